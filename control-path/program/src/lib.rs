@@ -1,0 +1,1 @@
+//! The one place that writes the tables: memory-mapped slots, BPF programs, links and pins.

@@ -1,0 +1,1 @@
+//! Next hosts from the Linux routing, neighbour and forwarding tables.

@@ -1,0 +1,1 @@
+//! Frames in and out: AF_PACKET rings, capture files, memory.

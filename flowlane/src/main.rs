@@ -1,0 +1,2 @@
+//! Flowlane.
+fn main() {}
