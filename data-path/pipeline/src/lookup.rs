@@ -1,0 +1,55 @@
+//! Is the frame ours, and which flow is it? One array load and one compare.
+
+use crate::{Observer, Step, Tables, Verdict, parse::Addresses};
+use flowlane_tables::{End, Slot};
+use flowlane_wire::{Block, Mac};
+
+/// Which field of the frame a flow address was found in (claims 2 and 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The Ethernet destination.
+    Destination,
+    /// The Ethernet source.
+    Source,
+}
+
+/// The flow addresses of a frame.
+pub(crate) struct Ours {
+    /// The address that decides where the frame goes.
+    pub address: u64,
+    /// Where it stands.
+    pub place: Place,
+    /// A flow address in the source field of a frame whose destination decides: it must be live as well.
+    pub source_too: Option<u64>,
+}
+
+/// Finds the flow address: in the destination, else in the source. A frame without one passes.
+#[inline(always)]
+pub(crate) fn ours<O: Observer>(addresses: Addresses, block: &Block, observer: &mut O) -> Result<Ours, Verdict> {
+    let Addresses { destination, source } = addresses;
+    if block.contains(destination) {
+        let source_too = if block.contains(source) { Some(source) } else { None };
+        return Ok(Ours { address: destination, place: Place::Destination, source_too });
+    }
+    if block.contains(source) {
+        return Ok(Ours { address: source, place: Place::Source, source_too: None });
+    }
+    observer.step(Step::NotOurs);
+    Err(Verdict::Pass)
+}
+
+/// The slot of a flow address, if the slot holds that very flow.
+#[inline(always)]
+pub(crate) fn slot<'a, T: Tables, O: Observer>(
+    address: u64,
+    place: Place,
+    tables: &'a T,
+    observer: &mut O,
+) -> Result<&'a Slot, Verdict> {
+    let index = tables.block().slot_of(address);
+    observer.step(Step::Ours { place, address: Mac::from_u64(address), slot: index });
+    let slot = tables.slot(index).ok_or(Verdict::Drop(End::UnknownFlow))?;
+    let holder = slot.key() >> 16;
+    observer.step(Step::LookedUp { holder: if holder == 0 { None } else { Some(Mac::from_u64(holder)) } });
+    if holder == address { Ok(slot) } else { Err(Verdict::Drop(End::UnknownFlow)) }
+}

@@ -1,0 +1,87 @@
+//! What the pipeline changes in a frame: its two addresses, and at a routed hop the time to live.
+
+use crate::{Frame, Network, Observer, Step, Tables, Verdict, egress::Egress, network};
+use flowlane_tables::{End, PortFlags, Slot};
+use flowlane_wire::{
+    Mac, PortId,
+    header::{ipv4, ipv6},
+};
+
+/// Source := first host address, destination := second host address (claim 17).
+#[inline(always)]
+pub(crate) fn addresses<F: Frame, O: Observer>(
+    frame: &mut F,
+    slot: &Slot,
+    egress: &Egress<'_>,
+    observer: &mut O,
+) -> Result<(), Verdict> {
+    let source =
+        if egress.port.flags().has(PortFlags::OWN_SOURCE) { egress.port.mac().to_u64() } else { slot.key() >> 16 };
+    let destination = egress.hop.mac.to_u64();
+    frame.set_addresses(destination, source).ok_or(Verdict::Drop(End::Truncated))?;
+    observer.step(Step::Rewritten { destination: Mac::from_u64(destination), source: Mac::from_u64(source) });
+    Ok(())
+}
+
+/// Decrements the time to live (RFC 1812 section 5.3.1) or hop limit (RFC 8200 section 3) of an IP packet.
+/// One that would reach zero goes to Linux; what is not IP stays as it is.
+#[inline(always)]
+pub(crate) fn hop_limit<F: Frame, T: Tables, O: Observer>(
+    frame: &mut F,
+    ingress: PortId,
+    tables: &T,
+    observer: &mut O,
+) -> Result<(), Verdict> {
+    let malformed = Verdict::Drop(End::Malformed);
+    let value = match network(frame) {
+        Network::V4(offset) => decrement_v4(frame.at::<{ ipv4::LEN }>(offset).ok_or(malformed)?).ok_or(malformed)?,
+        Network::V6(offset) => decrement_v6(frame.at::<{ ipv6::LEN }>(offset).ok_or(malformed)?).ok_or(malformed)?,
+        Network::Other => return Ok(()),
+        Network::Truncated => return Err(malformed),
+    };
+    observer.step(Step::HopLimit { value });
+    if value > 1 { Ok(()) } else { Err(to_linux(frame, ingress, tables, End::TtlExpired)) }
+}
+
+/// Decrements unless the packet must not go on. The value on arrival, or nothing where this is no IPv4 header.
+#[inline(always)]
+fn decrement_v4(header: &mut [u8; ipv4::LEN]) -> Option<u8> {
+    if header[0] >> 4 != 4 || header[0] & 0xf < 5 {
+        return None;
+    }
+    let ttl = header[ipv4::TTL];
+    if ttl > 1 {
+        header[ipv4::TTL] = ttl - 1;
+        // RFC 1624 with m' = m - 0x0100: the one's complement sum grows by 0x0100.
+        let sum = u32::from(u16::from_be_bytes([header[ipv4::CHECKSUM], header[ipv4::CHECKSUM + 1]])) + 0x0100;
+        let [high, low] = ((sum + (sum >> 16)) as u16).to_be_bytes();
+        header[ipv4::CHECKSUM] = high;
+        header[ipv4::CHECKSUM + 1] = low;
+    }
+    Some(ttl)
+}
+
+/// Decrements unless the packet must not go on. The value on arrival, or nothing where this is no IPv6 header.
+#[inline(always)]
+fn decrement_v6(header: &mut [u8; ipv6::LEN]) -> Option<u8> {
+    if header[0] >> 4 != 6 {
+        return None;
+    }
+    let limit = header[ipv6::HOP_LIMIT];
+    if limit > 1 {
+        header[ipv6::HOP_LIMIT] = limit - 1;
+    }
+    Some(limit)
+}
+
+/// Addresses the frame to the ingress port itself, so that the Linux stack takes it and answers with an ICMP error.
+#[inline(always)]
+pub(crate) fn to_linux<F: Frame, T: Tables>(frame: &mut F, ingress: PortId, tables: &T, end: End) -> Verdict {
+    let (Some(port), Some((_, source))) = (tables.port(ingress), frame.addresses()) else {
+        return Verdict::Drop(end);
+    };
+    match frame.set_addresses(port.mac().to_u64(), source) {
+        Some(()) => Verdict::ToLinux(end),
+        None => Verdict::Drop(end),
+    }
+}

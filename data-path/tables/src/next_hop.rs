@@ -1,0 +1,88 @@
+//! Where a flow goes next, in one word.
+
+use flowlane_wire::{Mac, PortId};
+
+/// The next hop of a flow: the second host address (claim 13) and the port to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// The Ethernet address that frames are sent to.
+    pub mac: Mac,
+    /// The port that frames leave by.
+    pub port: PortId,
+    /// Whether the hop leads to another subnet, so that the time to live (hop limit) is decremented.
+    pub routed: bool,
+}
+
+/// What a slot knows of its next hop.
+///
+/// ```text
+///     bits 16..64                 bit 15   bits 0..15
+///     Ethernet address            routed   port         resolved
+///     frames waiting              0        0            pending
+///     0                           1        0            unreachable
+/// ```
+///
+/// The count of waiting frames shares the word with the answer, so that one compare-and-swap decides for each frame
+/// whether it waits or is sent: none overtakes those that wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// Frames go here.
+    Resolved(NextHop),
+    /// Nobody knows yet; so many frames wait.
+    Pending(u32),
+    /// There is no way.
+    Unreachable,
+}
+
+/// How many frames of one flow may wait for its next hop.
+pub const PENDING_LIMIT: u32 = 64;
+
+const ROUTED: u64 = 1 << 15;
+const PORT_MASK: u64 = ROUTED - 1;
+
+impl Resolution {
+    /// Nothing known, nobody waiting.
+    pub const UNKNOWN: Self = Self::Pending(0);
+
+    /// The word as it stands in the table.
+    #[inline(always)]
+    pub const fn to_word(self) -> u64 {
+        match self {
+            Self::Resolved(hop) => {
+                hop.mac.to_u64() << 16 | (hop.port.0 as u64 & PORT_MASK) | if hop.routed { ROUTED } else { 0 }
+            }
+            Self::Pending(waiting) => (waiting as u64) << 16,
+            Self::Unreachable => ROUTED,
+        }
+    }
+
+    /// What a word of the table means.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        let port = word & PORT_MASK;
+        if port != 0 {
+            return Self::Resolved(NextHop {
+                mac: Mac::from_u64(word >> 16),
+                port: PortId(port as u16),
+                routed: word & ROUTED != 0,
+            });
+        }
+        if word & ROUTED != 0 { Self::Unreachable } else { Self::Pending((word >> 16) as u32) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_next_hop_survives_its_word(mac: [u8; 6], port in 1u16..0x8000, routed: bool, waiting: u32) {
+            let hop = Resolution::Resolved(NextHop { mac: Mac(mac), port: PortId(port), routed });
+            for resolution in [hop, Resolution::Pending(waiting), Resolution::Unreachable] {
+                prop_assert_eq!(Resolution::from_word(resolution.to_word()), resolution);
+            }
+        }
+    }
+}

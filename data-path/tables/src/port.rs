@@ -1,0 +1,73 @@
+//! Ports: what the pipeline must know of them.
+
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use flowlane_wire::Mac;
+
+/// Ports are numbered from 1 to one less than this.
+pub const MAX_PORTS: u16 = 1024;
+
+/// Properties of a port, as bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortFlags(pub u16);
+
+impl PortFlags {
+    /// Frames can be sent by the port now: it exists, and its link is up.
+    pub const UP: Self = Self(1);
+    /// Frames leave with the port's own address as their source instead of the flow's address, because a learning
+    /// bridge lies on both sides of the switch.
+    pub const OWN_SOURCE: Self = Self(2);
+
+    /// Whether all bits of `other` are set.
+    #[inline(always)]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Both sets of bits.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// One port, in 16 octets.
+#[derive(Debug, Default)]
+#[repr(C, align(16))]
+pub struct PortEntry {
+    /// Interface index (high 32 bits) and MTU (low 32 bits).
+    link: AtomicU64,
+    /// The port's own Ethernet address (high 48 bits) and its flags.
+    own: AtomicU64,
+}
+
+impl PortEntry {
+    /// Writes the port: its kernel interface, its MTU in octets (without the Ethernet header), address and flags.
+    pub fn set(&self, ifindex: u32, mtu: u32, mac: Mac, flags: PortFlags) {
+        self.link.store(u64::from(ifindex) << 32 | u64::from(mtu), Relaxed);
+        self.own.store(mac.to_u64() << 16 | u64::from(flags.0), Relaxed);
+    }
+
+    /// The kernel's interface index, 0 where there is none.
+    #[inline(always)]
+    pub fn ifindex(&self) -> u32 {
+        (self.link.load(Relaxed) >> 32) as u32
+    }
+
+    /// The MTU in octets, without the Ethernet header.
+    #[inline(always)]
+    pub fn mtu(&self) -> u32 {
+        self.link.load(Relaxed) as u32
+    }
+
+    /// The port's own Ethernet address.
+    #[inline(always)]
+    pub fn mac(&self) -> Mac {
+        Mac::from_u64(self.own.load(Relaxed) >> 16)
+    }
+
+    /// The port's properties.
+    #[inline(always)]
+    pub fn flags(&self) -> PortFlags {
+        PortFlags(self.own.load(Relaxed) as u16)
+    }
+}
