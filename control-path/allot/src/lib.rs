@@ -1,6 +1,15 @@
 //! Flow addresses and their leases, as a state machine without I/O.
+//!
+//! An [`Allotter`] owns the [`flowlane_wire::Block`] of one switch. It is given requests and the time, answers with
+//! leases or refusals, and queues every [`Change`] for the store: nobody is told of a lease before it is durable.
 #![forbid(unsafe_code)]
 
+mod allotter;
+mod free;
+mod policy;
 mod request;
+mod usage;
 
+pub use allotter::{Allotter, Counts, RestoreError};
+pub use policy::Policy;
 pub use request::{Change, ClientId, Field, FlowSpec, Lease, LeaseKey, LeaseState, Refusal, Request};
