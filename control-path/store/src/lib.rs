@@ -1,1 +1,17 @@
-//! Leases on disk.
+//! Leases on disk: what a switch has allotted survives `kill -9` and power loss.
+//!
+//! One file holds all leases of one block. [`Store::open`] gives them back, [`Store::commit`] makes a batch of
+//! [`flowlane_allot::Change`]s durable: all of it or nothing. What is damaged is reported and never served.
+//!
+//! One double fault can not be seen: if the process was killed *and* the pages of its very last commit were damaged
+//! later, the file looks as if the power had failed in that commit, and opens as it was before it.
+#![forbid(unsafe_code)]
+
+mod error;
+mod moment;
+mod row;
+mod store;
+
+pub use error::StoreError;
+pub use moment::Moment;
+pub use store::{Restored, Store};
