@@ -1,1 +1,18 @@
-//! The one place that writes the tables: memory-mapped slots, BPF programs, links and pins.
+//! The one place that writes the tables.
+//!
+//! The control path decides, the data path reads; this crate joins the two. [`Tables`] is the memory that both see: slots,
+//! ports and counters, mapped from the kernel's BPF maps or from a file. [`Kernel`] loads the programs, attaches them to
+//! ports, pins them, and adopts what a predecessor has pinned.
+
+pub mod bpffs;
+mod error;
+mod kernel;
+mod memory;
+mod punts;
+mod tables;
+
+pub use error::ProgramError;
+pub use kernel::{Attachment, Kernel, KernelOptions, Mode, OBJECT};
+pub use memory::Mapped;
+pub use punts::{Punt, Punts};
+pub use tables::{Counts, Tables};

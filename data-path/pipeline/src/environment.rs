@@ -1,6 +1,5 @@
 //! What the pipeline needs of whoever runs it: a frame and the tables.
 
-use core::sync::atomic::AtomicU64;
 use flowlane_tables::{PortEntry, Slot};
 use flowlane_wire::{Block, PortId, SlotIndex};
 
@@ -60,7 +59,7 @@ impl Frame for &mut [u8] {
 /// The tables of the switch, and the clock.
 pub trait Tables {
     /// The switch's own addresses.
-    fn block(&self) -> &Block;
+    fn block(&self) -> Block;
 
     /// A slot of the flow table.
     fn slot(&self, index: SlotIndex) -> Option<&Slot>;
@@ -73,10 +72,4 @@ pub trait Tables {
 
     /// Nanoseconds of the monotonic clock, exact: meters need them.
     fn nanos(&self) -> u64;
-
-    /// Adds to a counter; nothing is lost when several processors add at a time.
-    fn add(&self, counter: &AtomicU64, amount: u64);
-
-    /// Replaces `old` by `new` if the word still is `old`, atomically. Whether it was.
-    fn swap(&self, word: &AtomicU64, old: u64, new: u64) -> bool;
 }

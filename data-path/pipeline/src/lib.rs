@@ -58,7 +58,7 @@ fn decide<F: Frame, T: Tables, O: Observer>(
         check::port(slot, ingress, observer)?;
         check::lease(slot, tables, observer)?;
     }
-    let next = resolve::next_hop(slot, tables.block().slot_of(ours.address), tables, observer)?;
+    let next = resolve::next_hop(slot, tables.block().slot_of(ours.address), observer)?;
     send(frame, ingress, slot, next, tables, observer)
 }
 
@@ -81,7 +81,7 @@ pub fn send<F: Frame, T: Tables, O: Observer>(
         rewrite::hop_limit(frame, ingress, tables, observer)?;
     }
     rewrite::addresses(frame, slot, &egress, observer)?;
-    tables.add(slot.packets(), size.frames);
-    tables.add(slot.bytes(), size.octets);
+    slot.packets().add(size.frames);
+    slot.bytes().add(size.octets);
     Ok(Verdict::Forward { port: egress.hop.port, end: egress.end })
 }

@@ -25,7 +25,7 @@ pub(crate) struct Ours {
 
 /// Finds the flow address: in the destination, else in the source. A frame without one passes.
 #[inline(always)]
-pub(crate) fn ours<O: Observer>(addresses: Addresses, block: &Block, observer: &mut O) -> Result<Ours, Verdict> {
+pub(crate) fn ours<O: Observer>(addresses: Addresses, block: Block, observer: &mut O) -> Result<Ours, Verdict> {
     let Addresses { destination, source } = addresses;
     if block.contains(destination) {
         let source_too = if block.contains(source) { Some(source) } else { None };

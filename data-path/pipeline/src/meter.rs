@@ -21,9 +21,9 @@ pub(crate) fn conforms<T: Tables, O: Observer>(
     }
     let now = tables.nanos();
     for _ in 0..TRIES {
-        let full_at = slot.full_at().load(core::sync::atomic::Ordering::Relaxed);
+        let full_at = slot.full_at().load();
         let Some(taken) = rate.take(full_at, now, size.octets) else { break };
-        if tables.swap(slot.full_at(), full_at, taken) {
+        if slot.full_at().swap(full_at, taken) {
             observer.step(Step::Metered { rate, conforms: true });
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! Where does the flow go? Read from the table (claim 18), or, for a first packet, asked of the slow path (claim 13).
 
-use crate::{Observer, Step, Tables, Verdict};
+use crate::{Observer, Step, Verdict};
 use flowlane_tables::{End, NextHop, PENDING_LIMIT, Resolution, Slot};
 use flowlane_wire::SlotIndex;
 
@@ -12,12 +12,7 @@ const TRIES: u32 = 4;
 /// Joining counts the frame in the very word that will hold the next hop: the slow path can not store the next hop before
 /// it has sent as many frames as joined, so that none is overtaken.
 #[inline(always)]
-pub(crate) fn next_hop<T: Tables, O: Observer>(
-    slot: &Slot,
-    index: SlotIndex,
-    tables: &T,
-    observer: &mut O,
-) -> Result<NextHop, Verdict> {
+pub(crate) fn next_hop<O: Observer>(slot: &Slot, index: SlotIndex, observer: &mut O) -> Result<NextHop, Verdict> {
     for _ in 0..TRIES {
         let resolution = slot.next();
         observer.step(Step::NextHop { resolution });
@@ -27,7 +22,7 @@ pub(crate) fn next_hop<T: Tables, O: Observer>(
             Resolution::Pending(waiting) if waiting >= PENDING_LIMIT => break,
             Resolution::Pending(waiting) => {
                 let joined = Resolution::Pending(waiting + 1).to_word();
-                if tables.swap(slot.next_word(), resolution.to_word(), joined) {
+                if slot.next_word().swap(resolution.to_word(), joined) {
                     return Err(Verdict::Resolve { slot: index });
                 }
             }
@@ -38,12 +33,12 @@ pub(crate) fn next_hop<T: Tables, O: Observer>(
 
 /// Takes a frame off the count of its flow's queue again, because the queue did not take it.
 #[inline(always)]
-pub fn give_back<T: Tables>(slot: &Slot, tables: &T) {
+pub fn give_back(slot: &Slot) {
     for _ in 0..TRIES {
         let resolution = slot.next();
         let Resolution::Pending(waiting) = resolution else { return };
         let left = Resolution::Pending(waiting.saturating_sub(1)).to_word();
-        if tables.swap(slot.next_word(), resolution.to_word(), left) {
+        if slot.next_word().swap(resolution.to_word(), left) {
             return;
         }
     }

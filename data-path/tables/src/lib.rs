@@ -3,7 +3,8 @@
 //! Everything here has a fixed layout ([`LAYOUT`]) and consists of 64-bit words, so that a reader never sees half of a
 //! next hop while a writer replaces it, and a million entries are installed without a system call each.
 #![no_std]
-#![forbid(unsafe_code)]
+#![cfg_attr(not(target_arch = "bpf"), forbid(unsafe_code))]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics), allow(internal_features))]
 
 #[cfg(test)]
 extern crate std;
@@ -14,13 +15,15 @@ mod next_hop;
 mod port;
 mod punt;
 mod slot;
+mod word;
 
 pub use end::{ENDS, End, Kind};
 pub use meter::Rate;
 pub use next_hop::{NextHop, PENDING_LIMIT, Resolution};
 pub use port::{MAX_PORTS, PortEntry, PortFlags};
-pub use punt::{PUNT_FRAME_MAX, PuntHeader, PuntKind};
+pub use punt::{PuntHeader, PuntKind, SNAP, WAITING_MAX};
 pub use slot::{Flow, NEVER, Slot, TICK_NANOS, ticks};
+pub use word::Word;
 
 /// The version of all that is laid out here. Pinned tables of another version are not adopted but rebuilt.
 pub const LAYOUT: u32 = 1;

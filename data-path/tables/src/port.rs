@@ -1,6 +1,6 @@
 //! Ports: what the pipeline must know of them.
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::Word;
 use flowlane_wire::Mac;
 
 /// Ports are numbered from 1 to one less than this.
@@ -35,39 +35,39 @@ impl PortFlags {
 #[repr(C, align(16))]
 pub struct PortEntry {
     /// Interface index (high 32 bits) and MTU (low 32 bits).
-    link: AtomicU64,
+    link: Word,
     /// The port's own Ethernet address (high 48 bits) and its flags.
-    own: AtomicU64,
+    own: Word,
 }
 
 impl PortEntry {
     /// Writes the port: its kernel interface, its MTU in octets (without the Ethernet header), address and flags.
     pub fn set(&self, ifindex: u32, mtu: u32, mac: Mac, flags: PortFlags) {
-        self.link.store(u64::from(ifindex) << 32 | u64::from(mtu), Relaxed);
-        self.own.store(mac.to_u64() << 16 | u64::from(flags.0), Relaxed);
+        self.link.store(u64::from(ifindex) << 32 | u64::from(mtu));
+        self.own.store(mac.to_u64() << 16 | u64::from(flags.0));
     }
 
     /// The kernel's interface index, 0 where there is none.
     #[inline(always)]
     pub fn ifindex(&self) -> u32 {
-        (self.link.load(Relaxed) >> 32) as u32
+        (self.link.load() >> 32) as u32
     }
 
     /// The MTU in octets, without the Ethernet header.
     #[inline(always)]
     pub fn mtu(&self) -> u32 {
-        self.link.load(Relaxed) as u32
+        self.link.load() as u32
     }
 
     /// The port's own Ethernet address.
     #[inline(always)]
     pub fn mac(&self) -> Mac {
-        Mac::from_u64(self.own.load(Relaxed) >> 16)
+        Mac::from_u64(self.own.load() >> 16)
     }
 
     /// The port's properties.
     #[inline(always)]
     pub fn flags(&self) -> PortFlags {
-        PortFlags(self.own.load(Relaxed) as u16)
+        PortFlags(self.own.load() as u16)
     }
 }

@@ -1,10 +1,6 @@
 //! A slot: all that a switch knows of one flow, in one cache line.
 
-use crate::{NextHop, Rate, Resolution};
-use core::sync::atomic::{
-    AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-};
+use crate::{NextHop, Rate, Resolution, Word};
 use flowlane_wire::{FlowAddress, Mac, PortId};
 
 /// Lease ends are kept in ticks of 2^30 nanoseconds (1.07 s) of the monotonic clock: a shift instead of a division.
@@ -26,21 +22,21 @@ pub const fn ticks(nanos: u64) -> u32 {
 #[repr(C, align(64))]
 pub struct Slot {
     /// Flow address (high 48 bits) and the port that its frames come in by; 0 is a free slot.
-    key: AtomicU64,
+    key: Word,
     /// The tick at which the lease ends (high 32 bits); the low ones are reserved.
-    lease: AtomicU64,
+    lease: Word,
     /// A [`Resolution`].
-    next: AtomicU64,
+    next: Word,
     /// A [`Resolution`] to use while the port of `next` is down.
-    backup: AtomicU64,
+    backup: Word,
     /// Frames forwarded.
-    packets: AtomicU64,
+    packets: Word,
     /// Octets forwarded, as on the wire without preamble and check sequence.
-    bytes: AtomicU64,
+    bytes: Word,
     /// A [`Rate`].
-    rate: AtomicU64,
+    rate: Word,
     /// The state of the meter: when the bucket is full again, in sixteenths of a nanosecond of the monotonic clock.
-    full_at: AtomicU64,
+    full_at: Word,
 }
 
 const _: () = assert!(size_of::<Slot>() == 64);
@@ -69,29 +65,29 @@ pub struct Flow {
 impl Slot {
     /// Makes the slot that of a flow. The slot must be free.
     pub fn install(&self, address: FlowAddress, port: PortId, expires: u32, rate: Rate, next: Resolution) {
-        self.key.store(0, Release);
-        self.lease.store(u64::from(expires) << 32, Relaxed);
-        self.next.store(next.to_word(), Relaxed);
-        self.backup.store(0, Relaxed);
-        self.packets.store(0, Relaxed);
-        self.bytes.store(0, Relaxed);
-        self.rate.store(rate.to_word(), Relaxed);
-        self.full_at.store(0, Relaxed);
-        self.key.store(key_word(address.mac(), port), Release);
+        self.key.publish(0);
+        self.lease.store(u64::from(expires) << 32);
+        self.next.store(next.to_word());
+        self.backup.store(0);
+        self.packets.store(0);
+        self.bytes.store(0);
+        self.rate.store(rate.to_word());
+        self.full_at.store(0);
+        self.key.publish(key_word(address.mac(), port));
     }
 
     /// Frees the slot: frames to its address match no more.
     pub fn remove(&self) {
-        self.key.store(0, Release);
+        self.key.publish(0);
     }
 
     /// The flow in the slot, if there is one.
     pub fn flow(&self) -> Option<Flow> {
-        let key = self.key.load(Acquire);
+        let key = self.key.load_published();
         if key == 0 {
             return None;
         }
-        let backup = match Resolution::from_word(self.backup.load(Relaxed)) {
+        let backup = match Resolution::from_word(self.backup.load()) {
             Resolution::Resolved(hop) => Some(hop),
             _ => None,
         };
@@ -102,82 +98,82 @@ impl Slot {
             next: self.next(),
             backup,
             rate: self.rate(),
-            packets: self.packets.load(Relaxed),
-            bytes: self.bytes.load(Relaxed),
+            packets: self.packets.load(),
+            bytes: self.bytes.load(),
         })
     }
 
     /// Flow address and port in one word, 0 for a free slot.
     #[inline(always)]
     pub fn key(&self) -> u64 {
-        self.key.load(Relaxed)
+        self.key.load()
     }
 
     /// The tick at which the lease ends.
     #[inline(always)]
     pub fn expires(&self) -> u32 {
-        (self.lease.load(Relaxed) >> 32) as u32
+        (self.lease.load() >> 32) as u32
     }
 
     /// Prolongs or shortens the lease.
     pub fn set_expires(&self, tick: u32) {
-        self.lease.store(u64::from(tick) << 32, Relaxed);
+        self.lease.store(u64::from(tick) << 32);
     }
 
     /// Where frames go.
     #[inline(always)]
     pub fn next(&self) -> Resolution {
-        Resolution::from_word(self.next.load(Relaxed))
+        Resolution::from_word(self.next.load())
     }
 
     /// The word behind [`Slot::next`], for compare-and-swap.
     #[inline(always)]
-    pub fn next_word(&self) -> &AtomicU64 {
+    pub fn next_word(&self) -> &Word {
         &self.next
     }
 
     /// Sets where frames go, whatever was there.
     pub fn set_next(&self, next: Resolution) {
-        self.next.store(next.to_word(), Release);
+        self.next.publish(next.to_word());
     }
 
     /// Where frames go while the port of the next hop is down.
     #[inline(always)]
     pub fn backup(&self) -> Resolution {
-        Resolution::from_word(self.backup.load(Relaxed))
+        Resolution::from_word(self.backup.load())
     }
 
     /// Sets or clears the backup.
     pub fn set_backup(&self, backup: Option<NextHop>) {
-        self.backup.store(backup.map_or(0, |hop| Resolution::Resolved(hop).to_word()), Relaxed);
+        self.backup.store(backup.map_or(0, |hop| Resolution::Resolved(hop).to_word()));
     }
 
     /// How fast the flow may send.
     #[inline(always)]
     pub fn rate(&self) -> Rate {
-        Rate::from_word(self.rate.load(Relaxed))
+        Rate::from_word(self.rate.load())
     }
 
     /// Changes how fast the flow may send.
     pub fn set_rate(&self, rate: Rate) {
-        self.rate.store(rate.to_word(), Relaxed);
+        self.rate.store(rate.to_word());
     }
 
     /// The counter of frames forwarded.
     #[inline(always)]
-    pub fn packets(&self) -> &AtomicU64 {
+    pub fn packets(&self) -> &Word {
         &self.packets
     }
 
     /// The counter of octets forwarded.
     #[inline(always)]
-    pub fn bytes(&self) -> &AtomicU64 {
+    pub fn bytes(&self) -> &Word {
         &self.bytes
     }
 
     /// The state of the meter.
     #[inline(always)]
-    pub fn full_at(&self) -> &AtomicU64 {
+    pub fn full_at(&self) -> &Word {
         &self.full_at
     }
 }

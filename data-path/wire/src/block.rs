@@ -44,7 +44,6 @@ impl fmt::Debug for FlowAddress {
 /// generation of the slot: it differs each time the slot is given to another flow, so that a late frame of the
 /// flow before can not match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
 pub struct Block {
     prefix: u64,
     prefix_mask: u64,
@@ -133,6 +132,17 @@ impl Block {
             return Err(BlockError::NoRoom);
         }
         Ok(Self { prefix: value, prefix_mask: mask, slot_mask: (1 << slot_bits) - 1, slot_bits })
+    }
+
+    /// The block as the three words that the kernel program is given.
+    pub const fn to_words(self) -> [u64; 3] {
+        [self.prefix, self.prefix_mask, (self.slot_mask as u64) << 32 | self.slot_bits as u64]
+    }
+
+    /// The block that [`Block::to_words`] made the words of.
+    #[inline(always)]
+    pub const fn from_words([prefix, prefix_mask, slots]: [u64; 3]) -> Self {
+        Self { prefix, prefix_mask, slot_mask: (slots >> 32) as u32, slot_bits: slots as u32 }
     }
 
     /// Whether an address, as a number, is one of this block's.
@@ -230,6 +240,7 @@ mod tests {
             prop_assert_eq!(block.slot(address), slot);
             prop_assert_eq!(block.flow_address(address.mac()), Some(address));
             prop_assert!(!address.mac().is_group() && address.mac().is_local());
+            prop_assert_eq!(Block::from_words(block.to_words()), block);
         }
 
         #[test]

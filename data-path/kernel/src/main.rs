@@ -1,0 +1,145 @@
+//! The pipeline in the kernel. This file holds the programs and what each verdict becomes there; `maps` the tables,
+//! `frame` the two kinds of buffer, `slow_path` what goes to userspace.
+#![no_std]
+#![no_main]
+
+mod frame;
+mod maps;
+mod slow_path;
+
+use crate::{
+    frame::{SkbFrame, XdpFrame},
+    maps::{DEVICES, Kernel, PORT},
+    slow_path::Seen,
+};
+use aya_ebpf::{
+    bindings::{
+        __sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC,
+        xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
+    },
+    helpers::{bpf_redirect, bpf_skb_change_type},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use flowlane_pipeline::{Tables, Verdict, give_back, run};
+use flowlane_tables::End;
+use flowlane_wire::PortId;
+
+/// `PACKET_HOST` and `PACKET_OTHERHOST` of `linux/if_packet.h`.
+const TO_THIS_HOST: u32 = 0;
+const TO_ANOTHER_HOST: u32 = 3;
+
+/// For network cards: at the driver, before the kernel has made a socket buffer.
+#[xdp]
+pub fn flowlane_xdp(ctx: XdpContext) -> u32 {
+    on_xdp(&ctx, false)
+}
+
+/// The same for interfaces whose frames may be spread over several buffers (MTU above 3,506 octets).
+#[xdp(frags)]
+pub fn flowlane_xdp_frags(ctx: XdpContext) -> u32 {
+    on_xdp(&ctx, true)
+}
+
+/// For virtual ports: on socket buffers, so that super-packets stay whole.
+#[classifier]
+pub fn flowlane_tc(ctx: TcContext) -> i32 {
+    let (kernel, ingress) = (Kernel::new(), PortId(PORT.load()));
+    let mut frame = SkbFrame::new(&ctx);
+    let mut seen = Seen::skb(&frame);
+    let verdict = run(&mut frame, ingress, &kernel, &mut ());
+    let mut end = verdict.end();
+    let action = match verdict {
+        Verdict::Pass => TC_ACT_UNSPEC,
+        Verdict::Forward { port, .. } => match kernel.port(port) {
+            // SAFETY: a helper that takes two numbers.
+            Some(entry) => unsafe { bpf_redirect(entry.ifindex(), 0) as i32 },
+            None => {
+                end = End::PortDown;
+                TC_ACT_SHOT
+            }
+        },
+        Verdict::Resolve { slot } => {
+            if !slow_path::wait_skb(&frame, ingress, slot) {
+                if let Some(slot) = kernel.slot(slot) {
+                    give_back(slot);
+                }
+                end = End::QueueFull;
+            }
+            TC_ACT_SHOT
+        }
+        Verdict::ToLinux(_) => {
+            to_this_host(ctx.skb.skb);
+            TC_ACT_UNSPEC
+        }
+        Verdict::Drop(_) => TC_ACT_SHOT,
+    };
+    kernel.count(ingress, end, frame.segments());
+    seen.finish_skb(&frame, ingress, verdict, end);
+    action
+}
+
+/// Behind an XDP program: some drivers decide whom a frame is for before XDP rewrites it, and Linux would not take a
+/// frame that XDP has addressed to this host. Looks again.
+#[classifier]
+pub fn flowlane_host(ctx: TcContext) -> i32 {
+    let frame = SkbFrame::new(&ctx);
+    if frame.packet_type() == TO_ANOTHER_HOST && frame.is_to_port(&Kernel::new(), PortId(PORT.load())) {
+        to_this_host(ctx.skb.skb);
+    }
+    TC_ACT_UNSPEC
+}
+
+/// Lets everything pass. A veth interface takes redirected frames only while its peer has an XDP program.
+#[xdp(frags)]
+pub fn flowlane_pass(_ctx: XdpContext) -> u32 {
+    XDP_PASS
+}
+
+#[inline(always)]
+fn on_xdp(ctx: &XdpContext, frags: bool) -> u32 {
+    let (kernel, ingress) = (Kernel::new(), PortId(PORT.load()));
+    let mut frame = XdpFrame::new(ctx, frags);
+    let mut seen = Seen::xdp(&frame);
+    let verdict = run(&mut frame, ingress, &kernel, &mut ());
+    let mut end = verdict.end();
+    let action = match verdict {
+        Verdict::Pass | Verdict::ToLinux(_) => XDP_PASS,
+        Verdict::Forward { port, .. } => match DEVICES.redirect(u32::from(port.0), u64::from(XDP_DROP)) {
+            Ok(_) => XDP_REDIRECT,
+            Err(action) => {
+                end = End::PortDown;
+                action
+            }
+        },
+        Verdict::Resolve { slot } => {
+            if !slow_path::wait_xdp(&frame, ingress, slot) {
+                if let Some(slot) = kernel.slot(slot) {
+                    give_back(slot);
+                }
+                end = End::QueueFull;
+            }
+            XDP_DROP
+        }
+        Verdict::Drop(_) => XDP_DROP,
+    };
+    kernel.count(ingress, end, 1);
+    seen.finish_xdp(&frame, ingress, verdict, end);
+    action
+}
+
+#[inline(always)]
+fn to_this_host(skb: *mut __sk_buff) {
+    // SAFETY: the context that the program was called with. The helper fails only for other types than these.
+    unsafe { bpf_skb_change_type(skb, TO_THIS_HOST) };
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Lets the kernel use helpers that are for GPL-compatible programs only; this program is under either licence.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,98 @@
+//! The tables of the switch as BPF maps, and the pipeline's view of them.
+
+use aya_ebpf::{
+    Global,
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{Array, DevMap, PerCpuArray, RingBuf},
+    helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+    macros::btf_map,
+};
+use flowlane_pipeline::Tables;
+use flowlane_tables::{ENDS, End, MAX_PORTS, PortEntry, Slot, ticks};
+use flowlane_wire::{Block, PortId, SlotIndex};
+
+/// The flow table, one slot for each slot number of the block. The loader sets its size.
+#[btf_map]
+pub static SLOTS: Array<Slot, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// The ports, by number.
+#[btf_map]
+pub static PORTS: Array<PortEntry, { MAX_PORTS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// The interfaces of the ports, for XDP.
+#[btf_map]
+pub static DEVICES: DevMap<{ MAX_PORTS as usize }> = DevMap::new();
+
+/// Frames by ingress port and end.
+#[btf_map]
+pub static COUNTS: PerCpuArray<[u64; ENDS], { MAX_PORTS as usize }> = PerCpuArray::new();
+
+/// Frames for userspace. The loader sets its size.
+#[btf_map]
+pub static PUNTS: RingBuf<u8, 4096> = RingBuf::new();
+
+/// The switch's block of addresses, as words.
+#[unsafe(no_mangle)]
+pub static BLOCK: Global<[u64; 3]> = Global::new([0; 3]);
+
+/// The port that this copy of the program is attached to.
+#[unsafe(no_mangle)]
+pub static PORT: Global<u16> = Global::new(0);
+
+/// Whether every frame is shown to userspace.
+#[unsafe(no_mangle)]
+pub static SHOW: Global<u8> = Global::new(0);
+
+/// The tables as the pipeline sees them.
+pub struct Kernel {
+    block: Block,
+}
+
+impl Kernel {
+    #[inline(always)]
+    pub fn new() -> Self {
+        Self { block: Block::from_words(BLOCK.load()) }
+    }
+
+    /// Counts frames that came in by a port and ended so.
+    #[inline(always)]
+    pub fn count(&self, port: PortId, end: End, frames: u64) {
+        let Some(counts) = COUNTS.get_ptr_mut(u32::from(port.0)) else { return };
+        // The compiler knows that an end is less than ENDS and would leave out the check; the verifier wants to see it.
+        let end = core::hint::black_box(end as usize) & (ENDS - 1);
+        // SAFETY: the map returned the pointer for this processor's own copy, and no other program
+        // runs on this processor's ports before this one is done.
+        if let Some(count) = unsafe { &mut *counts }.get_mut(end) {
+            *count += frames;
+        }
+    }
+}
+
+impl Tables for Kernel {
+    #[inline(always)]
+    fn block(&self) -> Block {
+        self.block
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: SlotIndex) -> Option<&Slot> {
+        SLOTS.get(index.0)
+    }
+
+    #[inline(always)]
+    fn port(&self, port: PortId) -> Option<&PortEntry> {
+        PORTS.get(u32::from(port.0))
+    }
+
+    #[inline(always)]
+    fn tick(&self) -> u32 {
+        // SAFETY: a helper without arguments.
+        ticks(unsafe { bpf_ktime_get_coarse_ns() })
+    }
+
+    #[inline(always)]
+    fn nanos(&self) -> u64 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_ktime_get_ns() }
+    }
+}
