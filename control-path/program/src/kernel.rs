@@ -66,7 +66,7 @@ pub struct Attachment {
 /// The kernel's side of a switch.
 pub struct Kernel {
     options: KernelOptions,
-    directory: PathBuf,
+    directory: bpffs::Directory,
     maps: PathBuf,
     /// The network namespace, by number: interface indices mean something within it only.
     namespace: u64,
@@ -92,8 +92,8 @@ impl Kernel {
     /// Makes the tables, or adopts those that a predecessor of the same name has pinned.
     /// Whether they were adopted is the last of what is returned.
     pub fn open(options: KernelOptions) -> Result<(Self, Tables, Punts, bool), ProgramError> {
-        let directory = bpffs::directory(&options.name)?;
-        let maps = directory.join(format!("tables-{LAYOUT}-{}", options.block.slots()));
+        let directory = bpffs::Directory::make(&options.name)?;
+        let maps = directory.path().join(format!("tables-{LAYOUT}-{}", options.block.slots()));
         let adopted = maps.join("slots").exists();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&maps).map_err(ProgramError::file(&maps))?;
         let mut object = load(&options, &maps, PortId::NONE)?;
@@ -158,7 +158,7 @@ impl Kernel {
 
     /// The ports for which links are pinned, by this process or by a predecessor.
     pub fn pinned_ports(&self) -> Vec<PortId> {
-        let files = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let files = fs::read_dir(self.directory.path()).into_iter().flatten().flatten();
         let mut ports: Vec<PortId> = files
             .filter_map(|file| file.file_name().to_str()?.strip_prefix("port-")?.split('-').next()?.parse().ok())
             .map(PortId)
@@ -171,7 +171,7 @@ impl Kernel {
     /// Removes tables that predecessors with another layout or size have left. To be called when all ports run on this
     /// one's tables.
     pub fn remove_old_tables(&self) -> Result<(), ProgramError> {
-        for file in fs::read_dir(&self.directory).map_err(ProgramError::file(&self.directory))?.flatten() {
+        for file in fs::read_dir(self.directory.path()).map_err(ProgramError::file(self.directory.path()))?.flatten() {
             let path = file.path();
             if path.is_dir() && path != self.maps {
                 fs::remove_dir_all(&path).map_err(ProgramError::file(&path))?;
@@ -250,13 +250,13 @@ impl Kernel {
 
     /// The file of a link names all that it depends on, so that one for another interface is never adopted.
     fn link_path(&self, port: PortId, ifindex: u32, kind: &str) -> PathBuf {
-        self.directory.join(format!("port-{port}-if{ifindex}-ns{}-{kind}", self.namespace))
+        self.directory.path().join(format!("port-{port}-if{ifindex}-ns{}-{kind}", self.namespace))
     }
 
     /// Unpins the links of a port except those named.
     fn unpin_others(&self, port: PortId, keep: &[PathBuf]) -> Result<(), ProgramError> {
         let prefix = format!("port-{port}-");
-        for file in fs::read_dir(&self.directory).map_err(ProgramError::file(&self.directory))?.flatten() {
+        for file in fs::read_dir(self.directory.path()).map_err(ProgramError::file(self.directory.path()))?.flatten() {
             let of_port = file.file_name().to_str().is_some_and(|name| name.starts_with(&prefix));
             if of_port && !keep.contains(&file.path()) {
                 remove_if_there(&file.path())?;
