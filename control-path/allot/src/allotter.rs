@@ -14,9 +14,9 @@ const MAX_NAME: usize = 64;
 /// Allots the flow addresses of one block, and knows who holds which.
 ///
 /// Addresses are allotted in sequence: a number counts up through the slots, and the tag is how often it has gone
-/// round. So a slot has another tag on each use, and the address that was freed first waits longest. A lease of
-/// several addresses takes slots in a row in one round; one that does not fit before the end of the table starts in
-/// the next round, wherever there is room.
+/// round. So a slot has another tag on each use, until all tags of the block have had their turn, and the address that
+/// was freed first waits longest. A lease of several addresses takes slots in a row in one round; one that does not fit
+/// before the end of the table starts in the next round, wherever there is room.
 ///
 /// There is no clock, no randomness and no I/O inside: the same calls give the same answers. `now` is in milliseconds
 /// of the boot-time clock and does not go back. Each call that changes anything first does what [`Allotter::expire`]
