@@ -1,0 +1,237 @@
+//! What the switch and its local tools say to each other, as JSON over HTTP on a UNIX socket.
+
+pub mod client;
+
+use crate::config::Executor;
+use flowlane_allot::Field;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, net::IpAddr};
+use utoipa::ToSchema;
+
+/// A request for flow addresses.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OpenFlow {
+    /// The interface of the port that the flow's frames will come in by.
+    pub port: String,
+    /// How many addresses; one where it is left out.
+    #[serde(default)]
+    pub count: Option<u32>,
+    /// Where the flow's packets go. Without it the first packet decides.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub destination: Option<IpAddr>,
+    /// Bits per second.
+    #[serde(default)]
+    pub rate: Option<u64>,
+    /// `destination` or `source`: the field that carries the flow address.
+    #[serde(default)]
+    #[schema(value_type = String)]
+    pub field: Field,
+    /// A name for people.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Seconds; the switch's default where it is left out.
+    #[serde(default)]
+    pub lifetime: Option<u32>,
+    /// Who asks; the caller's process where it is left out. The same client and `iaid` get the same lease again.
+    #[serde(default)]
+    pub client: Option<String>,
+    /// The client's number for this lease.
+    #[serde(default)]
+    pub iaid: Option<u32>,
+}
+
+/// A lease, as granted.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LeaseView {
+    /// The flow addresses, as colon strings.
+    pub addresses: Vec<String>,
+    /// The interface of the port.
+    pub port: String,
+    /// Whose it is, in hexadecimal.
+    pub client: String,
+    /// The client's number for it.
+    pub iaid: u32,
+    /// Seconds that are left; nothing for one that does not end.
+    pub remaining: Option<u64>,
+    /// The lifetime that was granted, in seconds.
+    pub lifetime: u32,
+}
+
+/// A flow, as it is.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct FlowView {
+    /// The flow address.
+    pub address: String,
+    /// Its slot.
+    pub slot: u32,
+    /// Its name.
+    pub name: Option<String>,
+    /// The interface of the port that its frames come in by.
+    pub port: String,
+    /// `destination` or `source`.
+    pub field: String,
+    /// Where its packets go: what was asked for, or what its first packet said.
+    #[schema(value_type = Option<String>)]
+    pub destination: Option<IpAddr>,
+    /// `pending`, `resolved` or `unreachable`.
+    pub state: String,
+    /// Why it is unreachable.
+    pub reason: Option<String>,
+    /// The next host's address.
+    pub next: Option<String>,
+    /// The interface of the port to it.
+    pub egress: Option<String>,
+    /// Whether the hop is routed.
+    pub routed: bool,
+    /// Bits per second; nothing for a flow without a meter.
+    pub rate: Option<u64>,
+    /// Frames forwarded.
+    pub packets: u64,
+    /// Octets forwarded.
+    pub bytes: u64,
+    /// The host that asked.
+    pub host: String,
+    /// Whose it is, in hexadecimal.
+    pub client: String,
+    /// The client's number for the lease.
+    pub iaid: u32,
+    /// Seconds until the lease ends; nothing for one that does not.
+    pub remaining: Option<u64>,
+}
+
+/// A port, as it is.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PortView {
+    /// Its number.
+    pub number: u16,
+    /// Its interface.
+    pub interface: String,
+    /// Who handles its frames; nothing while there is no interface.
+    pub executor: Option<Executor>,
+    /// Whether a predecessor's program was taken over when the switch started.
+    pub adopted: bool,
+    /// Whether frames can be sent by it.
+    pub up: bool,
+    /// Its Ethernet address.
+    pub mac: Option<String>,
+    /// Its MTU.
+    pub mtu: Option<u32>,
+    /// Frames by end, only those that are not 0.
+    pub counts: BTreeMap<String, u64>,
+    /// DHCPv6 messages that were not answered, by reason.
+    pub dhcp6_ignored: BTreeMap<String, u64>,
+    /// What is wrong with it.
+    pub problem: Option<String>,
+}
+
+/// The switch, on one screen.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// Its name.
+    pub name: String,
+    /// The program's version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime: u64,
+    /// Its addresses.
+    pub block: String,
+    /// Slots of the table.
+    pub slots: u32,
+    /// Slots leased.
+    pub leased: u32,
+    /// Slots in quarantine.
+    pub quarantined: u32,
+    /// Whether tables were found and taken over when the switch started.
+    pub adopted: bool,
+    /// Where leases are kept.
+    pub store: String,
+    /// The ports.
+    pub ports: Vec<PortView>,
+    /// What somebody should look at.
+    pub problems: Vec<String>,
+}
+
+/// An entry of the table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EntryView {
+    /// The slot.
+    pub slot: u32,
+    /// The flow address.
+    pub address: String,
+    /// The number of the port that its frames come in by.
+    pub port: u16,
+    /// The tick of the data path's clock at which its lease ends; nothing for one that does not.
+    pub expires: Option<u32>,
+    /// `pending`, `resolved` or `unreachable`.
+    pub state: String,
+    /// The next host's address.
+    pub next: Option<String>,
+    /// The number of the port to it.
+    pub egress: Option<u16>,
+    /// Whether the hop is routed.
+    pub routed: bool,
+    /// The backup's address and port.
+    pub backup: Option<(String, u16)>,
+    /// Frames forwarded.
+    pub packets: u64,
+    /// Octets forwarded.
+    pub bytes: u64,
+}
+
+/// What `table verify` found.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Verification {
+    /// Whether leases and table agree.
+    pub ok: bool,
+    /// How many slots were compared.
+    pub compared: u32,
+    /// The differences, as sentences.
+    pub differences: Vec<String>,
+}
+
+/// A frame to be explained.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TraceRequest {
+    /// The interface of the port that it comes in by.
+    pub port: String,
+    /// Its octets in hexadecimal; colons, spaces and line breaks do not matter.
+    pub frame: String,
+}
+
+/// What would happen to a frame.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Trace {
+    /// The steps, as sentences.
+    pub steps: Vec<TraceStep>,
+    /// The end's name.
+    pub verdict: String,
+    /// The end, as a sentence.
+    pub sentence: String,
+    /// The interface of the port that the frame would leave by.
+    pub egress: Option<String>,
+    /// The frame as it would leave, in hexadecimal.
+    pub sent: Option<String>,
+}
+
+/// One step of a trace.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TraceStep {
+    /// The stage of the pipeline.
+    pub stage: String,
+    /// What it saw.
+    pub finding: String,
+}
+
+/// Why something was not done.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// A word for programs: `full`, `quota`, `no-such-flow`, `no-such-port`, `invalid`, `store`.
+    pub code: String,
+    /// A sentence for people.
+    pub message: String,
+}

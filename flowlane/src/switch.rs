@@ -1,0 +1,3 @@
+//! The running switch.
+
+pub mod command;
