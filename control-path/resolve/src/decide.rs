@@ -122,3 +122,178 @@ pub(crate) fn is_unicast(address: IpAddr) -> bool {
 fn unreachable(reason: Reason) -> Decision {
     Decision { resolution: Resolution::Unreachable(reason), neighbour: None }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::LinkState;
+    use crate::tables::{FdbKey, Link, NeighbourState};
+    use proptest::prelude::*;
+    use std::time::Instant;
+
+    const PORTS: std::ops::Range<u32> = 1..4;
+    const BRIDGE: u32 = 4;
+    const TUNNEL: u32 = 5;
+
+    fn host(n: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, n])
+    }
+
+    fn mac(n: u8) -> Mac {
+        Mac([2, 0, 0, 0, 0, n])
+    }
+
+    fn link(ifindex: u32, up: bool, master: Option<u32>) -> Link {
+        let kind = match ifindex {
+            BRIDGE => LinkKind::Bridge,
+            TUNNEL => LinkKind::Other,
+            _ => LinkKind::Ethernet,
+        };
+        let state = LinkState { ifindex, name: format!("i{ifindex}"), up, mtu: 1500, mac: mac(0), master };
+        Link { state, kind }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Seen {
+        Nothing,
+        Usable,
+        Fixed,
+        Failed,
+        Gone,
+    }
+
+    prop_compose! {
+        /// Ports 1 to 3, each perhaps in the bridge, and hosts 0 to 3 whose Ethernet address tells their number.
+        fn tables()(
+            links in proptest::collection::vec((any::<bool>(), any::<bool>()), 5),
+            neighbours in proptest::collection::vec((1u32..6, 0u8..4, seen()), 0..12),
+            fdb in proptest::collection::vec((0u8..4, PORTS, 0u16..2, any::<bool>()), 0..8),
+        ) -> Tables {
+            let (mut tables, now) = (Tables::default(), Instant::now());
+            for (ifindex, (up, bridged)) in (1..).zip(links) {
+                tables.set_link(link(ifindex, up, (bridged && PORTS.contains(&ifindex)).then_some(BRIDGE)));
+            }
+            for (interface, n, seen) in neighbours {
+                let key = NeighbourKey { interface, address: host(n) };
+                match seen {
+                    Seen::Nothing => tables.set_neighbour(key, NeighbourState::Incomplete, now),
+                    Seen::Usable => tables.set_neighbour(key, NeighbourState::Usable(mac(n)), now),
+                    Seen::Fixed => tables.set_neighbour(key, NeighbourState::Fixed(mac(n)), now),
+                    Seen::Failed => tables.set_neighbour(key, NeighbourState::Failed, now),
+                    Seen::Gone => tables.neighbour_gone(key, now),
+                }
+            }
+            for (n, port, vlan, gone) in fdb {
+                let key = FdbKey { bridge: BRIDGE, mac: mac(n), vlan };
+                tables.set_fdb(key, port);
+                if gone {
+                    tables.fdb_gone(key, port);
+                }
+            }
+            tables
+        }
+    }
+
+    fn seen() -> impl Strategy<Value = Seen> {
+        prop_oneof![Just(Seen::Nothing), Just(Seen::Usable), Just(Seen::Fixed), Just(Seen::Failed), Just(Seen::Gone)]
+    }
+
+    fn route() -> impl Strategy<Value = RouteAnswer> {
+        (1u32..7, 0u8..4).prop_map(|(interface, n)| RouteAnswer::Via { interface, next_hop: host(n) })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn frames_leave_by_another_port_that_is_up_and_leads_to_the_next_hop(
+            tables in tables(), route in route(), n in 0u8..4, ingress in 0u32..4,
+        ) {
+            let query = Query { destination: host(n), ingress };
+            let decision = decide(query, &[], Some(route), &tables).expect("the route is known");
+            let RouteAnswer::Via { interface, next_hop } = route else { unreachable!() };
+            if let Resolution::Found(found) = decision.resolution {
+                let neighbour = tables.neighbours[&NeighbourKey { interface, address: next_hop }];
+                prop_assert!(is_host(found.mac) && neighbour.mac == Some(found.mac) && neighbour.failed.is_none());
+                prop_assert!(found.interface != ingress && PORTS.contains(&found.interface));
+                prop_assert!(tables.is_up(interface) && tables.is_up(found.interface));
+                if interface == BRIDGE {
+                    let ports = &tables.fdb[&(BRIDGE, found.mac)];
+                    prop_assert!(ports.iter().any(|entry| entry.port == found.interface));
+                } else {
+                    prop_assert_eq!(found.interface, interface);
+                }
+                let bridged = tables.links.get(&ingress).is_some_and(|link| link.state.master == Some(interface));
+                prop_assert_eq!(found.routed, !(bridged && next_hop == query.destination));
+            }
+        }
+
+        #[test]
+        fn whatever_is_pending_asks_for_what_it_lacks(
+            tables in tables(), route in route(), n in 0u8..4, ingress in 0u32..4,
+        ) {
+            let decision = decide(Query { destination: host(n), ingress }, &[], Some(route), &tables);
+            let Decision { resolution, neighbour } = decision.expect("the route is known");
+            if let Some((key, need)) = neighbour {
+                let known = tables.neighbours.get(&key).copied().unwrap_or_default();
+                match need {
+                    Need::Learn => prop_assert!(!known.fixed && !known.gone && key.interface == BRIDGE),
+                    Need::Resolve => prop_assert!(known.mac.is_none() || known.gone || known.failed.is_some()),
+                    Need::Refresh => prop_assert!(resolution != Resolution::Pending || known.fixed),
+                }
+            } else {
+                prop_assert!(matches!(resolution, Resolution::Unreachable(_)));
+            }
+        }
+
+        #[test]
+        fn longest_static_prefix_wins_over_any_route(
+            tables in tables(), route in proptest::option::of(route()), lens in proptest::collection::vec(0u8..33, 1..5),
+        ) {
+            let mut lens = lens;
+            lens.sort_unstable_by(|a, b| b.cmp(a));
+            let to = |len| ipnet::IpNet::new(host(1), len).expect("a length up to 32").trunc();
+            let statics: Vec<StaticRoute> = lens
+                .iter()
+                .map(|len| StaticRoute { to: to(*len), interface: 1, mac: mac(*len), routed: false })
+                .collect();
+            let query = Query { destination: host(1), ingress: 2 };
+            let decision = decide(query, &statics, route, &tables).expect("a static route is known");
+            let wanted = if tables.is_up(1) {
+                Resolution::Found(NextHost { mac: mac(lens[0]), interface: 1, routed: false })
+            } else {
+                Resolution::Unreachable(Reason::InterfaceDown { interface: 1 })
+            };
+            prop_assert_eq!(decision, Decision { resolution: wanted, neighbour: None });
+        }
+
+        #[test]
+        fn address_of_several_hosts_is_never_a_flow(tables in tables(), route in route(), low: [u8; 3]) {
+            for destination in [
+                IpAddr::from([224 + low[0] % 16, low[1], low[2], 1]),
+                IpAddr::from([255; 4]),
+                IpAddr::from([0; 4]),
+                IpAddr::from([0xff02, 0, 0, 0, 0, 0, 0, u16::from(low[0])]),
+            ] {
+                let decision = decide(Query { destination, ingress: 1 }, &[], Some(route), &tables);
+                prop_assert_eq!(decision, Some(unreachable(Reason::NotUnicast)));
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_decided_before_the_route_is_known() {
+        let query = Query { destination: host(1), ingress: 1 };
+        assert_eq!(decide(query, &[], None, &Tables::default()), None);
+    }
+
+    #[test]
+    fn link_local_destination_needs_no_route() {
+        let mut tables = Tables::default();
+        tables.set_link(link(BRIDGE, true, None));
+        tables.set_link(link(1, true, Some(BRIDGE)));
+        let address = IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 9]);
+        let decision = decide(Query { destination: address, ingress: 1 }, &[], None, &tables).expect("decided");
+        assert_eq!(decision.neighbour, Some((NeighbourKey { interface: BRIDGE, address }, Need::Resolve)));
+    }
+}

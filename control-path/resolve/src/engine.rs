@@ -55,6 +55,8 @@ pub(crate) struct Engine {
     gather: Option<(Instant, Scope)>,
     confirm: Option<(Instant, Scope)>,
     undecided: Undecided,
+    /// Addresses that a bridge saw elsewhere, or forgot.
+    moved: HashSet<(u32, Mac)>,
     /// Something is gone that may not be in use.
     prune_due: bool,
     watches: u64,
@@ -177,11 +179,11 @@ impl Engine {
             }
             Notice::Fdb(key, port) => {
                 self.tables.set_fdb(key, port);
-                self.mac_changed(key.bridge, key.mac);
+                self.moved.insert((key.bridge, key.mac));
             }
             Notice::FdbGone(key, port) => {
                 self.tables.fdb_gone(key, port);
-                self.mac_changed(key.bridge, key.mac);
+                self.moved.insert((key.bridge, key.mac));
                 self.prune_due = true;
             }
             Notice::Routes(prefix) => self.routes_changed(Scope::of(prefix), now),
@@ -223,6 +225,7 @@ impl Engine {
     /// Does what is due: call it after input and at the [`Engine::deadline`].
     pub fn settle(&mut self, now: Instant) {
         self.start_lookups(now);
+        self.follow_moved();
         for query in self.take_undecided() {
             self.decide(query, now);
         }
@@ -305,10 +308,11 @@ impl Engine {
         }
     }
 
-    /// A bridge saw an address elsewhere, or forgot it.
-    fn mac_changed(&mut self, bridge: u32, mac: Mac) {
-        for (key, used) in &self.neighbours {
-            if key.interface == bridge && self.tables.neighbours.get(key).and_then(|entry| entry.mac) == Some(mac) {
+    fn follow_moved(&mut self) {
+        let moved = std::mem::take(&mut self.moved);
+        for (key, used) in self.neighbours.iter().filter(|_| !moved.is_empty()) {
+            let mac = self.tables.neighbours.get(key).and_then(|neighbour| neighbour.mac);
+            if mac.is_some_and(|mac| moved.contains(&(key.interface, mac))) {
                 self.undecided.extend(used.queries.iter().copied());
             }
         }
@@ -496,3 +500,6 @@ fn refresh_of(key: NeighbourKey) -> Duration {
     };
     REFRESH + REFRESH / 512 * u32::from(last_octet)
 }
+
+#[cfg(test)]
+mod tests;

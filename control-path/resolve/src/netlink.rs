@@ -44,7 +44,8 @@ const DUMP_ATTEMPTS: usize = 5;
 /// The table changed while it was read (`linux/netlink.h`).
 const NLM_F_DUMP_INTR: u16 = 0x10;
 
-// Error numbers that routing answers with, `asm-generic/errno.h`.
+// Error numbers of the answers, `asm-generic/errno.h`.
+const EPERM: i32 = 1;
 const ESRCH: i32 = 3;
 const EACCES: i32 = 13;
 const EINVAL: i32 = 22;
@@ -156,6 +157,9 @@ impl Requests {
                 neighbour = %key.address,
                 "the kernel's neighbour table is full; raise net.ipv4.neigh.default.gc_thresh3 (or net.ipv6...)"
             ),
+            Err(Refusal::Kernel(EPERM)) => {
+                tracing::warn!(neighbour = %key.address, "not allowed to resolve a neighbour; run with CAP_NET_ADMIN");
+            }
             Err(refusal) => {
                 tracing::debug!(neighbour = %key.address, interface = key.interface, ?refusal, "not resolved")
             }
@@ -312,7 +316,8 @@ fn link_of(message: LinkMessage) -> Option<Link> {
             _ => {}
         }
     }
-    Some(Link { state, kind })
+    // A message without a name tells of something else, such as a wireless event.
+    (!state.name.is_empty()).then_some(Link { state, kind })
 }
 
 fn neighbour_notice(message: &NeighbourMessage, gone: bool) -> Option<Notice> {

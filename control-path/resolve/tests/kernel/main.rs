@@ -158,6 +158,17 @@ fn query_watched_twice_is_told_twice_and_lives_until_unwatched_twice() {
 }
 
 #[test]
+fn events_end_when_the_resolver_is_dropped() {
+    let (switch, _host, _) = switch_and_host();
+    switch.run(async {
+        let Observer { resolver, mut events, .. } = Observer::start();
+        drop(resolver);
+        let all_events = async { while events.recv().await.is_some() {} };
+        tokio::time::timeout(lab::PATIENCE, all_events).await.expect("the events end");
+    });
+}
+
+#[test]
 fn silent_host_is_unreachable_until_it_appears() {
     let (switch, host, mac) = switch_and_host();
     switch.run(async {
