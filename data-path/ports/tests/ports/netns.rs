@@ -1,0 +1,101 @@
+//! Network namespaces that live as long as a test holds them.
+
+use flowlane_ports::af_packet::Ring;
+use nix::sched::{CloneFlags, setns, unshare};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// A network namespace without a name: it goes when its last thread, socket and file are gone.
+pub struct Netns {
+    file: File,
+}
+
+impl Netns {
+    /// A new namespace, without IPv6 unless asked for, so that no frame is about that the test did not send.
+    pub fn new() -> Self {
+        let netns = Self::with_ipv6();
+        netns.enter(|| set("net/ipv6/conf/default/disable_ipv6", "1"));
+        netns
+    }
+
+    pub fn with_ipv6() -> Self {
+        let made = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace; run as root or with unshare -Ur");
+            File::open("/proc/thread-self/ns/net").expect("the namespace's file")
+        });
+        let netns = Self { file: made.join().expect("made") };
+        netns.enter(|| {
+            set("net/ipv6/conf/default/accept_dad", "0");
+            set("net/ipv6/conf/default/router_solicitations", "0");
+            ip("link set lo up");
+        });
+        netns
+    }
+
+    /// Runs `f` in a thread of this namespace; the commands that it starts run there too.
+    pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        let inside = || {
+            setns(&self.file, CloneFlags::CLONE_NEWNET).expect("entered");
+            f()
+        };
+        std::thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Connects interface `name` here to `peer_name` in `peer`, both up.
+    pub fn connect(&self, name: &str, peer: &Self, peer_name: &str, mtu: u32) {
+        let file = format!("/proc/{}/fd/{}", std::process::id(), peer.file.as_raw_fd());
+        self.enter(|| {
+            ip(&format!("link add name {name} mtu {mtu} type veth peer name {peer_name} mtu {mtu} netns {file}"));
+            ip(&format!("link set dev {name} up"));
+        });
+        peer.enter(|| ip(&format!("link set dev {peer_name} up")));
+        self.enter(|| until(|| is_up(name)));
+        peer.enter(|| until(|| is_up(peer_name)));
+    }
+
+    pub fn index(&self, name: &str) -> u32 {
+        self.enter(|| nix::net::if_::if_nametoindex(name).expect("an interface"))
+    }
+}
+
+/// Runs ip(8) in this thread's namespace.
+pub fn ip(arguments: &str) {
+    run("ip", arguments);
+}
+
+/// Runs a command in this thread's namespace. What it printed.
+pub fn run(program: &str, arguments: &str) -> String {
+    let output = Command::new(program).args(arguments.split_whitespace()).output().expect("started");
+    assert!(output.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Writes a setting of this thread's namespace.
+pub fn set(path: &str, value: &str) {
+    std::fs::write(format!("/proc/sys/{path}"), value).unwrap_or_else(|error| panic!("{path}: {error}"));
+}
+
+/// Waits for something that must come to pass within 5 seconds.
+pub fn until(mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(5), "it did not come to pass");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The next frames of a ring, until `enough` or until none comes for a while.
+pub fn collect(ring: &mut Ring, enough: usize) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    while frames.len() < enough && ring.wait(Duration::from_millis(300)).expect("the interface is up") {
+        ring.receive(|batch| frames.extend(batch.iter().map(|frame| frame.bytes.to_vec())));
+    }
+    frames
+}
+
+fn is_up(name: &str) -> bool {
+    // /sys belongs to the namespace that mounted it, so ask ip(8).
+    run("ip", &format!("-o link show dev {name}")).contains("LOWER_UP")
+}
