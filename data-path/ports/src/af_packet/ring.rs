@@ -30,8 +30,8 @@ pub struct RingOptions {
     pub slot_len: u32,
     /// How many frames [`Ring::receive`] hands over at once, 1 to 256.
     pub batch: u32,
-    /// Octets of the longest frame; longer ones are counted as truncated. The default has room for super-packets of
-    /// 64 KiB and their tags.
+    /// Octets of the longest frame, without its outer VLAN tag; longer ones are counted as truncated. The default has
+    /// room for super-packets of 64 KiB.
     pub max_frame: u32,
     /// Receive frames to whatever address. A switch must, for the flow addresses are not the interface's own.
     pub promiscuous: bool,
@@ -142,7 +142,7 @@ impl Ring {
             let found = if header.tp_status & libc::TP_STATUS_COPY != 0 {
                 long.next().and_then(|(buffer, len)| buffer.get_mut(..ROOM + len?)).map(|bytes| (bytes, ROOM))
             } else {
-                in_slot(&header, bytes)
+                in_slot(&header, bytes, self.max_frame)
             };
             match found.map(|(bytes, start)| frame(&header, bytes, start)) {
                 Some(Some(frame)) => frames.push(frame),
@@ -281,10 +281,11 @@ fn join_promiscuous(socket: &PacketSocket) -> Result<(), PortError> {
     socket.set(libc::PACKET_ADD_MEMBERSHIP, &membership, "making the interface promiscuous")
 }
 
-/// The frame in a slot and where it starts, if the slot has all of it.
-fn in_slot<'a>(header: &libc::tpacket2_hdr, slot: &'a mut [u8]) -> Option<(&'a mut [u8], usize)> {
+/// The frame in a slot and where it starts, if the slot has all of it and it is not over the limit.
+fn in_slot<'a>(header: &libc::tpacket2_hdr, slot: &'a mut [u8], max_frame: usize) -> Option<(&'a mut [u8], usize)> {
     let start = usize::from(header.tp_mac).checked_sub(libc::TPACKET2_HDRLEN)?;
-    if header.tp_snaplen < header.tp_len || start < Offload::HEADER_LEN {
+    let is_whole = header.tp_snaplen == header.tp_len && header.tp_len as usize <= max_frame;
+    if !is_whole || start < Offload::HEADER_LEN {
         return None;
     }
     slot.get_mut(..start + header.tp_snaplen as usize).map(|bytes| (bytes, start))

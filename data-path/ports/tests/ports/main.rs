@@ -1,5 +1,5 @@
 //! Ports against the real kernel: veth pairs in network namespaces that each test makes and leaves to the kernel to
-//! clean up. They need root, or `unshare -Ur`.
+//! clean up. They need root.
 
 mod capture;
 mod control;
