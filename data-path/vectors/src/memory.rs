@@ -1,0 +1,116 @@
+//! The pipeline in this process, over tables in plain memory.
+
+use crate::{Executor, Outcome, Setup, Vector, block};
+use flowlane_pipeline::{Frame, Tables, Verdict};
+use flowlane_tables::{MAX_PORTS, PortEntry, Slot, ticks};
+use flowlane_wire::{Block, PortId, SlotIndex};
+
+/// Tables in plain memory, with a clock that stands still.
+#[derive(Debug)]
+pub struct Memory {
+    slots: Vec<Slot>,
+    ports: Vec<PortEntry>,
+    nanos: u64,
+}
+
+impl Memory {
+    /// The tables of `setup`, at `nanos` of the clock.
+    pub fn new(setup: &Setup, nanos: u64) -> Self {
+        let slots = (0..block().slots()).map(|_| Slot::default()).collect();
+        let ports = (0..MAX_PORTS).map(|_| PortEntry::default()).collect();
+        let memory = Self { slots, ports, nanos };
+        setup.install(&memory.slots, &memory.ports, |port| u32::from(port.0), nanos);
+        memory
+    }
+
+    /// The flow table.
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+}
+
+impl Tables for Memory {
+    fn block(&self) -> Block {
+        block()
+    }
+
+    fn slot(&self, index: SlotIndex) -> Option<&Slot> {
+        self.slots.get(index.0 as usize)
+    }
+
+    fn port(&self, port: PortId) -> Option<&PortEntry> {
+        self.ports.get(usize::from(port.0))
+    }
+
+    fn tick(&self) -> u32 {
+        ticks(self.nanos)
+    }
+
+    fn nanos(&self) -> u64 {
+        self.nanos
+    }
+}
+
+/// A frame in memory, with what the kernel would keep beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    /// The octets, without a tag beside them.
+    pub octets: Vec<u8>,
+    /// The payload of each segment of a super-packet, else 0.
+    pub gso_size: u32,
+    /// Whether a VLAN tag is beside the octets.
+    pub tag_beside: bool,
+}
+
+impl Buffer {
+    /// A frame with all that is in its octets.
+    pub fn plain(octets: Vec<u8>) -> Self {
+        Self { octets, gso_size: 0, tag_beside: false }
+    }
+
+    /// The frame of a vector.
+    pub fn of(vector: &Vector) -> Self {
+        let (octets, offload) = (vector.frame.clone(), vector.offload);
+        Self { octets, gso_size: offload.gso_size, tag_beside: offload.tag.is_some() }
+    }
+}
+
+impl Frame for Buffer {
+    fn at<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+        self.octets.get_mut(offset..)?.first_chunk_mut()
+    }
+
+    fn len(&self) -> u32 {
+        self.octets.len() as u32 + if self.tag_beside { 4 } else { 0 }
+    }
+
+    fn gso_size(&self) -> u32 {
+        self.gso_size
+    }
+
+    fn has_tag_beside(&self) -> bool {
+        self.tag_beside
+    }
+}
+
+/// The pipeline as a function call.
+#[derive(Debug, Default)]
+pub struct Userspace;
+
+impl Executor for Userspace {
+    fn refuses(&self, _: &Vector) -> Option<&'static str> {
+        None
+    }
+
+    fn execute(&mut self, vector: &Vector) -> Outcome {
+        const HOUR: u64 = 3_600_000_000_000;
+        let (memory, mut frame) = (Memory::new(&vector.setup, HOUR), Buffer::of(vector));
+        let verdict = flowlane_pipeline::run(&mut frame, vector.ingress, &memory, &mut ());
+        let egress = match verdict {
+            Verdict::Forward { port, .. } => Some(port),
+            _ => None,
+        };
+        let slots = memory.slots().iter().map(Slot::flow).collect();
+        Outcome { end: verdict.end(), egress, frame: Some(frame.octets), slots }
+    }
+}
