@@ -1,2 +1,66 @@
-//! Tasks.
-fn main() {}
+//! Tasks of the repository: `cargo xtask test` passes all tests, `cargo xtask bpf` builds the kernel program.
+
+mod apt;
+mod bpf;
+mod error;
+mod process;
+mod repository;
+mod test;
+
+use crate::{bpf::Toolchain, error::Error, repository::Repository};
+use clap::{Args, Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Tasks of the repository.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the kernel program and write data-path/kernel/flowlane.bpf.{o,sources}, which are committed
+    Bpf(BpfOptions),
+    /// Run every check and every test; the last line is `N passed, N failed`
+    ///
+    /// Needs Debian and root: packages that the tests use are installed, the kernel program is rebuilt from source and the
+    /// tests run on the rebuilt one. At the end the committed object is put back; the rebuilt one stays in target/bpf. If
+    /// the run is killed, `git restore data-path/kernel/flowlane.bpf.o` does that.
+    Test(test::Options),
+}
+
+#[derive(Args)]
+struct BpfOptions {
+    /// Install what the build needs: Debian packages (as root) and bpf-linker (into target/tools)
+    #[arg(long)]
+    install: bool,
+    /// Build nothing, only tell whether the committed object is of the present sources; needs no toolchain
+    #[arg(long, conflicts_with = "install")]
+    check: bool,
+}
+
+fn main() -> ExitCode {
+    let done = Repository::find().and_then(|repository| match Cli::parse().task {
+        Task::Bpf(options) => bpf(&repository, &options).map(|()| ExitCode::SUCCESS),
+        Task::Test(options) => test::run(&repository, &options),
+    });
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn bpf(repository: &Repository, options: &BpfOptions) -> Result<(), Error> {
+    if options.check {
+        bpf::check(repository)?;
+        println!("{} is of the present sources", bpf::OBJECT);
+        return Ok(());
+    }
+    let toolchain = if options.install { Toolchain::install(repository)? } else { Toolchain::find(repository)? };
+    let built = bpf::build(repository, &toolchain)?;
+    let changed = bpf::write(repository, &built)?;
+    println!("{}: {}", bpf::OBJECT, if changed { "written" } else { "unchanged" });
+    Ok(())
+}

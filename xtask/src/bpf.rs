@@ -1,0 +1,180 @@
+//! The kernel program as an object that is committed, so that users need no BPF toolchain.
+//!
+//! The same sources and compiler give the same bytes on every machine: paths are remapped, and debug information is cut
+//! down to BTF, which holds the types and the source lines that the kernel shows.
+
+mod sources;
+mod toolchain;
+
+pub use toolchain::Toolchain;
+
+use crate::{error::Error, process, repository::Repository};
+use object::Object;
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+/// The committed object.
+pub const OBJECT: &str = "data-path/kernel/flowlane.bpf.o";
+/// What it was built from, and the object itself, in the format of `sha256sum`.
+const SOURCES: &str = "data-path/kernel/flowlane.bpf.sources";
+const PACKAGE: &str = "data-path/kernel";
+const TARGET: &str = "bpfel-unknown-none";
+const FLAGS: [&str; 6] = [
+    // Instruction set v3, with 32-bit registers and jumps: Linux 5.1 and later.
+    "-Ctarget-cpu=v3",
+    "-Clinker=bpf-linker",
+    "-Clink-arg=--btf",
+    "-Cdebuginfo=2",
+    // BTF quotes source lines, for the verifier's log: the linker could not find them behind remapped paths.
+    "-Zembed-source=yes",
+    "-Cdwarf-version=5",
+];
+/// Between flags in `CARGO_ENCODED_RUSTFLAGS`.
+const SEPARATOR: &str = "\x1f";
+
+/// Tells whether the committed object is of the present sources. Needs no toolchain.
+///
+/// # Errors
+/// [`Error::Stale`] names the files that differ.
+pub fn check(repository: &Repository) -> Result<(), Error> {
+    let path = repository.path(SOURCES);
+    let built_from = fs::read_to_string(&path).map_err(Error::file("read", path))?;
+    let present = sources::list(repository)? + &sources::line(OBJECT, &repository.path(OBJECT))?;
+    match sources::difference(&built_from, &present).join(", ") {
+        files if files.is_empty() => Ok(()),
+        files => Err(Error::Stale { object: OBJECT, files }),
+    }
+}
+
+/// A built object, and what it was built from.
+pub struct Built {
+    /// Where it is, below `target`.
+    pub object: PathBuf,
+    sources: String,
+}
+
+/// Builds the object. Files of the repository are not touched.
+pub fn build(repository: &Repository, toolchain: &Toolchain) -> Result<Built, Error> {
+    // Listed before the build: an edit during it makes the object stale rather than pass unseen.
+    let sources = sources::list(repository)?;
+    let folder = repository.target.join("bpf");
+    process::run(toolchain.cargo(repository).arg("fetch").arg("--locked"))?;
+    let flags = FLAGS.map(String::from).into_iter().chain(remaps(repository)?).collect::<Vec<_>>().join(SEPARATOR);
+    let mut cargo = toolchain.cargo(repository);
+    cargo.args(["build", "--locked", "--release", "--target", TARGET, "--target-dir"]).arg(&folder);
+    process::run(cargo.env("CARGO_ENCODED_RUSTFLAGS", flags))?;
+    let object = folder.join("flowlane.bpf.o");
+    let linked = folder.join(TARGET).join("release/flowlane-kernel");
+    process::run(toolchain.strip().arg("--strip-debug").arg("-o").arg(&object).arg(linked))?;
+    inspect(&read(&object)?, &machine_paths(repository))?;
+    Ok(Built { object, sources })
+}
+
+/// Makes a built object, with its sources, the one to be committed. Returns whether it differs from the one before.
+pub fn write(repository: &Repository, built: &Built) -> Result<bool, Error> {
+    let (object, path) = (read(&built.object)?, repository.path(OBJECT));
+    let changed = fs::read(&path).map_or(true, |before| before != object);
+    if changed {
+        fs::write(&path, &object).map_err(Error::file("written", path))?;
+    }
+    let listed = built.sources.clone() + &sources::line(OBJECT, &built.object)?;
+    let path = repository.path(SOURCES);
+    fs::write(&path, listed).map_err(Error::file("written", path))?;
+    Ok(changed)
+}
+
+/// The flags that make source paths the same on every machine. The registry's folder is named after a hash of its address,
+/// so that it goes as well.
+fn remaps(repository: &Repository) -> Result<Vec<String>, Error> {
+    let registry = cargo_home().join("registry/src");
+    let mut folders = vec![(repository.root.clone(), "flowlane")];
+    for entry in fs::read_dir(&registry).map_err(Error::file("read", &registry))? {
+        folders.push((entry.map_err(Error::file("read", &registry))?.path(), "registry"));
+    }
+    Ok(folders.iter().map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display())).collect())
+}
+
+/// Fails for an object that tells of the machine, or that lacks what the kernel needs to show types and source lines.
+fn inspect(object: &[u8], machine_paths: &[PathBuf]) -> Result<(), Error> {
+    // With a slash behind: /root alone would also be found in /rootless.
+    let mut paths = machine_paths.iter().map(|path| format!("{}/", path.display()));
+    if let Some(path) = paths.find(|path| object.windows(path.len()).any(|window| window == path.as_bytes())) {
+        return Err(Error::MachinePath(path));
+    }
+    let file = object::File::parse(object)?;
+    match [".BTF", ".BTF.ext"].into_iter().find(|name| file.section_by_name(name).is_none()) {
+        Some(section) => Err(Error::NoSection(section)),
+        None => Ok(()),
+    }
+}
+
+/// The folders whose names differ from machine to machine.
+fn machine_paths(repository: &Repository) -> Vec<PathBuf> {
+    let folders = [Some(repository.root.clone()), Some(cargo_home()), env::home_dir()];
+    folders.into_iter().flatten().filter(|path| path.parent().is_some()).collect()
+}
+
+fn cargo_home() -> PathBuf {
+    let default = || env::home_dir().unwrap_or_default().join(".cargo");
+    env::var_os("CARGO_HOME").map_or_else(default, PathBuf::from)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(Error::file("read", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object::ObjectSection;
+
+    fn committed() -> Vec<u8> {
+        let repository = Repository::find().expect("this repository");
+        read(&repository.path(OBJECT)).expect("the committed object")
+    }
+
+    #[test]
+    fn committed_object_has_types_and_lines_and_no_machine_path() {
+        let repository = Repository::find().expect("this repository");
+        inspect(&committed(), &machine_paths(&repository)).expect("fit to be committed");
+    }
+
+    #[test]
+    fn committed_object_quotes_source_lines() {
+        let object = committed();
+        let file = object::File::parse(&*object).expect("an ELF file");
+        let types = file.section_by_name(".BTF").and_then(|section| section.data().ok()).expect("the section");
+        for line in ["#[classifier]", "#[xdp]"] {
+            assert!(types.windows(line.len()).any(|window| window == line.as_bytes()), "{line}");
+        }
+    }
+
+    #[test]
+    fn machine_path_in_an_object_is_reported() {
+        let told = [committed(), b"/home/somebody/flowlane/src/main.rs".to_vec()].concat();
+        let paths = ["/home/some".into(), "/home/somebody".into()];
+        let error = inspect(&told, &paths).expect_err("it tells");
+        assert!(matches!(&error, Error::MachinePath(path) if path == "/home/somebody/"), "{error}");
+    }
+
+    #[test]
+    fn object_without_source_lines_is_reported() {
+        let name = b".BTF.ext\0";
+        let mut object = committed();
+        let at = object.windows(name.len()).rposition(|window| window == name).expect("the section's name");
+        object[at + 1] = b'X';
+        let error = inspect(&object, &[]).expect_err("no such section");
+        assert!(matches!(error, Error::NoSection(".BTF.ext")), "{error}");
+    }
+
+    #[test]
+    fn every_folder_of_the_registry_is_remapped() {
+        let repository = Repository::find().expect("this repository");
+        let flags = remaps(&repository).expect("a registry");
+        let ours = format!("--remap-path-prefix={}=flowlane", repository.root.display());
+        assert_eq!(flags.first(), Some(&ours));
+        assert!(flags.len() > 1 && flags[1..].iter().all(|flag| flag.ends_with("=registry")), "{flags:?}");
+    }
+}

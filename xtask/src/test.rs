@@ -1,0 +1,170 @@
+//! All checks and tests, with one line of totals at the end.
+
+mod totals;
+
+use crate::{
+    apt,
+    bpf::{self, Toolchain},
+    error::Error,
+    process,
+    repository::Repository,
+};
+use caps::{CapSet, Capability};
+use clap::Args;
+use std::{fs, path::PathBuf, process::ExitCode, time::Instant};
+use totals::Totals;
+
+/// Programs that tests run, by Debian package.
+const PACKAGES: [&str; 7] = ["ethtool", "iperf3", "iproute2", "procps", "tcpdump", "tshark", "util-linux"];
+/// What the kernel tests do: load programs, make interfaces, make namespaces.
+const CAPABILITIES: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_SYS_ADMIN];
+/// Packages whose integration tests (`tests/`) do so. Their unit tests do not.
+const KERNEL_TESTS: [&str; 5] = ["flowlane", "flowlane-lab", "flowlane-ports", "flowlane-program", "flowlane-resolve"];
+/// Unit tests that do so all the same: this one mounts a file system, to fill it.
+const KERNEL_UNIT_TESTS: [&str; 1] = ["a_full_file_system_is_reported_and_survived"];
+
+/// How to test.
+#[derive(Args)]
+pub struct Options {
+    /// Install nothing, test the committed object, and leave out the tests that need root
+    #[arg(long)]
+    unprivileged: bool,
+    /// Test the committed object: the BPF toolchain is neither installed nor used
+    #[arg(long)]
+    committed: bool,
+}
+
+/// Runs everything, whatever fails on the way, and prints `N passed, N failed` last. A check that fails (a stale object,
+/// a format, a lint, a test program that did not build or died) counts as one failed.
+pub fn run(repository: &Repository, options: &Options) -> Result<ExitCode, Error> {
+    if !options.unprivileged {
+        has_privileges()?;
+    }
+    let mut run = Run::default();
+    run.step("committed BPF object is of the present sources", || bpf::check(repository));
+    if !options.unprivileged {
+        run.step("packages that the tests use", || apt::install(&PACKAGES));
+    }
+    let rebuilt = if options.unprivileged || options.committed { None } else { rebuild(repository, &mut run) };
+    run.step("format", || process::run(process::cargo().args(["fmt", "--all", "--check"])));
+    let clippy = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+    run.step("lints", || process::run(process::cargo().args(clippy)));
+    if options.unprivileged {
+        let others = KERNEL_TESTS.iter().flat_map(|package| ["--exclude", package]);
+        run.tests("tests", &["--workspace"], others.chain(["--"]).chain(skips()));
+        let theirs = KERNEL_TESTS.iter().flat_map(|package| ["--package", package]);
+        run.tests("unit tests of the other packages", &["--lib", "--bins"], theirs.chain(["--"]).chain(skips()));
+        println!("not run, for they need root: the integration tests of {}", KERNEL_TESTS.join(", "));
+    } else {
+        run.tests("tests", &["--workspace"], []);
+    }
+    drop(rebuilt);
+    Ok(run.finish())
+}
+
+fn has_privileges() -> Result<(), Error> {
+    let held = caps::read(None, CapSet::Effective).unwrap_or_default();
+    let lacking: Vec<_> = CAPABILITIES.iter().filter(|one| !held.contains(one)).map(Capability::to_string).collect();
+    if lacking.is_empty() { Ok(()) } else { Err(Error::Privileges(lacking.join(", "))) }
+}
+
+fn skips() -> impl Iterator<Item = &'static str> {
+    KERNEL_UNIT_TESTS.iter().flat_map(|test| ["--skip", test])
+}
+
+/// Builds the object from source, and puts it in the committed one's place where it differs.
+fn rebuild(repository: &Repository, run: &mut Run) -> Option<InPlace> {
+    let toolchain = run.step("BPF toolchain", || Toolchain::install(repository))?;
+    let built = run.step("BPF object from source", || bpf::build(repository, &toolchain))?;
+    run.step("rebuilt BPF object against the committed one", || InPlace::put(repository, &built)).flatten()
+}
+
+/// The rebuilt object, for as long as this lives; then the committed one again.
+struct InPlace {
+    path: PathBuf,
+    committed: Vec<u8>,
+}
+
+impl InPlace {
+    /// Nothing is done if both are the same.
+    fn put(repository: &Repository, built: &bpf::Built) -> Result<Option<Self>, Error> {
+        let path = repository.path(bpf::OBJECT);
+        let committed = fs::read(&path).map_err(Error::file("read", &path))?;
+        let rebuilt = fs::read(&built.object).map_err(Error::file("read", &built.object))?;
+        if rebuilt == committed {
+            println!("they are the same");
+            return Ok(None);
+        }
+        println!("warning: they differ; another compiler may be why. The tests run on {}", built.object.display());
+        fs::write(&path, rebuilt).map_err(Error::file("written", &path))?;
+        Ok(Some(Self { path, committed }))
+    }
+}
+
+impl Drop for InPlace {
+    fn drop(&mut self) {
+        if let Err(error) = fs::write(&self.path, &self.committed) {
+            eprintln!("warning: {} could not be put back: {error}", self.path.display());
+        }
+    }
+}
+
+/// What has been run so far.
+#[derive(Default)]
+struct Run {
+    totals: Totals,
+    failures: Vec<String>,
+}
+
+impl Run {
+    /// One check, which counts only if it fails.
+    fn step<T>(&mut self, name: &str, work: impl FnOnce() -> Result<T, Error>) -> Option<T> {
+        println!("==> {name}");
+        let start = Instant::now();
+        let done = work();
+        let took = start.elapsed().as_secs_f32();
+        match done {
+            Ok(value) => {
+                println!("    {name}: done in {took:.1} s");
+                Some(value)
+            }
+            Err(error) => {
+                println!("    {name}: FAILED after {took:.1} s: {error}");
+                self.failures.push(format!("{name}: {error}"));
+                self.totals.failed += 1;
+                None
+            }
+        }
+    }
+
+    /// `cargo test`, each result of which counts.
+    fn tests<'a>(&mut self, name: &str, which: &[&str], more: impl IntoIterator<Item = &'a str>) {
+        let mut here = Totals::default();
+        let mut failures = Vec::new();
+        let mut cargo = process::cargo();
+        cargo.args(["test", "--no-fail-fast"]).args(which).args(more);
+        self.step(name, || {
+            let done = process::lines(&mut cargo, |line| {
+                println!("{line}");
+                here.add(line);
+                failures.extend(totals::failed_test(line).map(String::from));
+            });
+            // Tests that failed are counted one by one; any other failure counts as a failed step.
+            if here.failed > 0 { Ok(()) } else { done }
+        });
+        self.totals += here;
+        self.failures.append(&mut failures);
+    }
+
+    fn finish(self) -> ExitCode {
+        println!();
+        for failure in &self.failures {
+            println!("failed: {failure}");
+        }
+        if self.totals.ignored > 0 {
+            println!("{} ignored", self.totals.ignored);
+        }
+        println!("{}", self.totals);
+        if self.totals.failed == 0 && self.totals.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
