@@ -38,11 +38,12 @@ pub enum Network {
 /// How many VLAN tags are looked behind for an IP header. A frame with more of them is forwarded, but as one without IP.
 const TAGS_MAX: usize = 2;
 
-/// Finds the network header behind at most two VLAN tags.
+/// Finds the network header behind at most two VLAN tags, one beside the frame included.
 #[inline(always)]
 pub fn network<F: Frame>(frame: &mut F) -> Network {
     let mut offset = ethernet::ETHERTYPE;
-    for _ in 0..=TAGS_MAX {
+    let tags_max = if frame.has_tag_beside() { TAGS_MAX - 1 } else { TAGS_MAX };
+    for _ in 0..=tags_max {
         let Some(ethertype) = frame.at::<2>(offset) else { return Network::Truncated };
         match u16::from_be_bytes(*ethertype) {
             ethernet::IPV4 => return Network::V4(offset + 2),

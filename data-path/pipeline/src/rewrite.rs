@@ -52,9 +52,9 @@ fn decrement_v4(header: &mut [u8; ipv4::LEN]) -> Option<u8> {
     let ttl = header[ipv4::TTL];
     if ttl > 1 {
         header[ipv4::TTL] = ttl - 1;
-        // RFC 1624 with m' = m - 0x0100: the one's complement sum grows by 0x0100.
+        // RFC 1624 with m' = m - 0x0100: the one's complement sum grows by 0x0100. Zero is written 0x0000, never 0xffff.
         let sum = u32::from(u16::from_be_bytes([header[ipv4::CHECKSUM], header[ipv4::CHECKSUM + 1]])) + 0x0100;
-        let [high, low] = ((sum + (sum >> 16)) as u16).to_be_bytes();
+        let [high, low] = ((sum + u32::from(sum >= 0xffff)) as u16).to_be_bytes();
         header[ipv4::CHECKSUM] = high;
         header[ipv4::CHECKSUM + 1] = low;
     }

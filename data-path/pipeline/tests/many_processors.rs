@@ -1,0 +1,192 @@
+//! Several processors at one flow.
+
+use flowlane_pipeline::{Verdict, give_back, run, send};
+use flowlane_tables::{End, NextHop, PENDING_LIMIT, PortFlags, Rate, Resolution, Slot};
+use flowlane_vectors::{
+    Buffer, Flow, Lease, Memory, Meter, Port, Setup, flow_address,
+    frames::{ethernet, ethertype, ipv4},
+};
+use flowlane_wire::{Mac, PortId};
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
+};
+
+const THREADS: u64 = 4;
+const SLOT: u8 = 1;
+const NANOS: u64 = 1_000_000_000;
+
+fn hop() -> NextHop {
+    NextHop { mac: Mac([2, 0, 0, 0, 0, 0xbb]), port: PortId(2), routed: false }
+}
+
+fn tables(next: Resolution) -> Memory {
+    let port =
+        |id: u8| Port { id: PortId(u16::from(id)), mac: Mac([2, 0, 0, 0, 0, id]), mtu: 1500, flags: PortFlags::UP };
+    let address = flow_address(0, SLOT);
+    let (lease, meter) = (Lease::Never, Meter::Unlimited);
+    let flow = Flow { address, port: PortId(1), lease, next, backup: None, meter };
+    Memory::new(&Setup { ports: vec![port(1), port(2)], flows: vec![flow] }, NANOS)
+}
+
+fn slot(memory: &Memory) -> &Slot {
+    &memory.slots()[usize::from(SLOT)]
+}
+
+/// A frame of 134 octets.
+fn frame() -> Buffer {
+    let packet = ipv4(64, 17, &[], 0, &[0; 100]);
+    let source = Mac([2, 0, 0, 0, 0, 0xaa]);
+    Buffer::plain(ethernet(flow_address(0, SLOT).mac(), source, &[], ethertype::IPV4, &packet))
+}
+
+fn is_forwarded(memory: &Memory) -> bool {
+    matches!(run(&mut frame(), PortId(1), memory, &mut ()), Verdict::Forward { .. })
+}
+
+#[test]
+fn no_count_is_lost() {
+    const FRAMES: u64 = 50_000;
+    let memory = tables(Resolution::Resolved(hop()));
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| assert!((0..FRAMES).all(|_| is_forwarded(&memory))));
+        }
+    });
+    let flow = slot(&memory).flow().expect("the flow");
+    assert_eq!((flow.packets, flow.bytes), (THREADS * FRAMES, THREADS * FRAMES * 134));
+}
+
+#[test]
+fn a_meter_gives_out_its_burst_once_and_no_token_more() {
+    const BURST: u64 = 1_000;
+    let memory = tables(Resolution::Resolved(hop()));
+    // A megabyte in a second, and the clock stands still: what there is, is the burst. A frame costs 134 µs, rounded up
+    // by a sixteenth of a nanosecond.
+    slot(&memory).set_rate(Rate::new(8_000_000, BURST * 134 + 60));
+    let passed = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                let own = (0..2 * BURST).filter(|_| is_forwarded(&memory)).count();
+                passed.fetch_add(own as u64, Ordering::Relaxed);
+            });
+        }
+    });
+    // A frame that was pushed aside eight times is dropped, its tokens stay: they are for the frames after it.
+    let last = (0..BURST).filter(|_| is_forwarded(&memory)).count() as u64;
+    assert_eq!(passed.into_inner() + last, BURST);
+    assert_eq!(slot(&memory).packets().load(), BURST);
+    assert_eq!(slot(&memory).full_at().load(), 16 * NANOS + BURST * (134_000 * 16 + 1));
+}
+
+#[test]
+fn exactly_as_many_frames_wait_as_there_is_room_for() {
+    let memory = tables(Resolution::UNKNOWN);
+    let waiting = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for _ in 0..1_000 {
+                    match run(&mut frame(), PortId(1), &memory, &mut ()) {
+                        Verdict::Resolve { .. } => drop(waiting.fetch_add(1, Ordering::Relaxed)),
+                        verdict => assert_eq!(verdict, Verdict::Drop(End::QueueFull)),
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(waiting.into_inner(), u64::from(PENDING_LIMIT));
+    assert_eq!(slot(&memory).next(), Resolution::Pending(PENDING_LIMIT));
+}
+
+#[test]
+fn what_the_queue_did_not_take_is_not_waited_for() {
+    let memory = tables(Resolution::UNKNOWN);
+    for _ in 0..3 {
+        run(&mut frame(), PortId(1), &memory, &mut ());
+    }
+    give_back(slot(&memory));
+    assert_eq!(slot(&memory).next(), Resolution::Pending(2));
+    give_back(slot(&memory));
+    give_back(slot(&memory));
+    give_back(slot(&memory));
+    assert_eq!(slot(&memory).next(), Resolution::UNKNOWN, "never below none");
+    slot(&memory).set_next(Resolution::Resolved(hop()));
+    give_back(slot(&memory));
+    assert_eq!(slot(&memory).next(), Resolution::Resolved(hop()), "nor takes it anything off a next hop");
+}
+
+/// The slow path as the counting word asks for it: it sends what waits, and stores the next hop by a compare with as
+/// many frames as it has sent. Whoever joined meanwhile makes that fail, and is sent first.
+#[test]
+fn frames_that_wait_are_neither_lost_nor_overtaken_while_the_flow_is_resolved() {
+    for round in 0..200 {
+        resolve_under_load(round);
+    }
+}
+
+/// (thread, number of its frame).
+type Label = (usize, u32);
+
+fn resolve_under_load(round: u32) {
+    const FRAMES: u32 = 60;
+    let memory = tables(Resolution::UNKNOWN);
+    let sent: Mutex<Vec<Label>> = Mutex::new(Vec::new());
+    let dropped = AtomicU64::new(0);
+    let (queue, waiting) = mpsc::channel::<Label>();
+    thread::scope(|scope| {
+        for thread in 0..THREADS as usize {
+            let (queue, memory, sent, dropped) = (queue.clone(), &memory, &sent, &dropped);
+            scope.spawn(move || {
+                for number in 0..FRAMES {
+                    match run(&mut frame(), PortId(1), memory, &mut ()) {
+                        Verdict::Resolve { .. } => queue.send((thread, number)).expect("the slow path listens"),
+                        Verdict::Forward { .. } => sent.lock().expect("no panic").push((thread, number)),
+                        Verdict::Drop(End::QueueFull) => drop(dropped.fetch_add(1, Ordering::Relaxed)),
+                        verdict => panic!("{verdict:?}"),
+                    }
+                }
+            });
+        }
+        drop(queue);
+        slow_path(&memory, &waiting, &sent, round % 40);
+        assert_eq!(waiting.iter().count(), 0, "nobody joins once the next hop is stored");
+    });
+    let sent = sent.into_inner().expect("no panic");
+    assert_eq!(sent.len() as u64 + dropped.into_inner(), THREADS * u64::from(FRAMES));
+    assert_eq!(slot(&memory).packets().load(), sent.len() as u64);
+    for thread in 0..THREADS as usize {
+        let own: Vec<u32> = sent.iter().filter(|label| label.0 == thread).map(|label| label.1).collect();
+        assert!(own.is_sorted_by(|a, b| a < b), "overtaken: {own:?}");
+    }
+}
+
+/// Waits until `patience` frames wait, then resolves the flow.
+fn slow_path(memory: &Memory, waiting: &mpsc::Receiver<Label>, sent: &Mutex<Vec<Label>>, patience: u32) {
+    let slot = slot(memory);
+    let mut done = 0;
+    loop {
+        let joined = match slot.next() {
+            Resolution::Pending(joined) => joined,
+            other => panic!("{other:?} before it was stored"),
+        };
+        if done == joined && joined > patience {
+            let (old, new) = (Resolution::Pending(done).to_word(), Resolution::Resolved(hop()).to_word());
+            if slot.next_word().swap(old, new) {
+                return;
+            }
+        }
+        if done < joined {
+            let label = waiting.recv().expect("who has joined, queues");
+            let verdict = send(&mut frame(), PortId(1), slot, hop(), memory, &mut ());
+            assert!(matches!(verdict, Ok(Verdict::Forward { .. })), "{verdict:?}");
+            sent.lock().expect("no panic").push(label);
+            done += 1;
+        }
+    }
+}
