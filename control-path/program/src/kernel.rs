@@ -137,6 +137,15 @@ impl Kernel {
         Ok(())
     }
 
+    /// Loads a port's copy of the programs on the switch's tables and attaches none of them: for `BPF_PROG_TEST_RUN`,
+    /// which runs a program (`flowlane_xdp`, `flowlane_xdp_frags`, `flowlane_tc`) on a frame without an interface.
+    ///
+    /// # Errors
+    /// [`ProgramError::Load`] where the kernel refuses the object.
+    pub fn programs(&self, port: PortId) -> Result<Ebpf, ProgramError> {
+        load(&self.options, &self.maps, port)
+    }
+
     /// Names the interface that XDP sends a port's frames by. To an interface without XDP frames can be sent as well.
     pub fn set_device(&mut self, port: PortId, ifindex: u32) -> Result<(), ProgramError> {
         self.devices.set(u32::from(port.0), ifindex, None, 0).map_err(|error| match error {
