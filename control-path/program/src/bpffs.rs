@@ -3,7 +3,7 @@
 //! A switch may be started with `ip netns exec`, which gives the process a mount namespace of its own without
 //! `/sys/fs/bpf`. A file system mounted there would vanish with the process, and all links with it: forwarding would stop
 //! when the switch is killed. So the pins are put where the outermost process that this one may look at has them: the
-//! first process of the system, or else the eldest ancestor.
+//! first process of the system, or else the eldest ancestor, or else the eldest process of all.
 
 use crate::ProgramError;
 use nix::{
@@ -82,10 +82,20 @@ fn outermost() -> Option<PathBuf> {
         ancestors.push(parent);
         pid = parent;
     }
-    let processes = [1].into_iter().chain(ancestors.into_iter().rev());
-    processes
-        .map(|pid| PathBuf::from(format!("/proc/{pid}")))
-        .find(|process| fs::metadata(process.join("root/.")).is_ok())
+    let candidates = [1].into_iter().chain(ancestors.into_iter().rev()).chain(all_processes());
+    candidates.map(|pid| PathBuf::from(format!("/proc/{pid}"))).find(|process| may_enter(process))
+}
+
+/// Whether a process is one of userspace's, and shows its root.
+fn may_enter(process: &Path) -> bool {
+    fs::read_link(process.join("exe")).is_ok() && fs::metadata(process.join("root/.")).is_ok()
+}
+
+fn all_processes() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    pids.sort_unstable();
+    pids
 }
 
 fn parent_of(pid: u32) -> Option<u32> {

@@ -5,12 +5,14 @@
 //! ports, pins them, and adopts what a predecessor has pinned.
 
 pub mod bpffs;
+mod destinations;
 mod error;
 mod kernel;
 mod memory;
 mod punts;
 mod tables;
 
+pub use destinations::Destinations;
 pub use error::ProgramError;
 pub use kernel::{Attachment, Kernel, KernelOptions, Mode, OBJECT};
 pub use memory::Mapped;

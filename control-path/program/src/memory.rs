@@ -34,6 +34,11 @@ unsafe impl Entry for [Word; ENDS] {
     const WHAT: &'static str = "counter";
 }
 
+// SAFETY: as above.
+unsafe impl Entry for [Word; 2] {
+    const WHAT: &'static str = "destination";
+}
+
 /// A table mapped into this process: a slice that others may change at any time, a word at a time.
 #[derive(Debug)]
 pub struct Mapped<T: Entry> {

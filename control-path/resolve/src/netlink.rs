@@ -301,6 +301,7 @@ fn link_of(message: LinkMessage) -> Option<Link> {
         mtu: 0,
         mac: Mac::default(),
         master: None,
+        kind: None,
     };
     let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
     let mut kind = if ethernet { LinkKind::Ethernet } else { LinkKind::Other };
@@ -310,8 +311,14 @@ fn link_of(message: LinkMessage) -> Option<Link> {
             LinkAttribute::Mtu(mtu) => state.mtu = mtu,
             LinkAttribute::Address(address) => state.mac = mac_of(&address).unwrap_or_default(),
             LinkAttribute::Controller(master) => state.master = Some(master).filter(|master| *master != 0),
-            LinkAttribute::LinkInfo(info) if info.contains(&LinkInfo::Kind(InfoKind::Bridge)) => {
-                kind = LinkKind::Bridge
+            LinkAttribute::LinkInfo(info) => {
+                if info.contains(&LinkInfo::Kind(InfoKind::Bridge)) {
+                    kind = LinkKind::Bridge;
+                }
+                state.kind = info.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
             }
             _ => {}
         }

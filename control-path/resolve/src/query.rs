@@ -107,6 +107,8 @@ pub struct LinkState {
     pub mac: Mac,
     /// The interface index of the bridge, bond or VRF that this interface belongs to.
     pub master: Option<u32>,
+    /// The kind of a virtual interface, such as `veth` or `tun`; none for a network card.
+    pub kind: Option<String>,
 }
 
 /// What a resolver tells.

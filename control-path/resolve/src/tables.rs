@@ -204,8 +204,15 @@ mod tests {
     }
 
     fn link(up: bool) -> Link {
-        let state =
-            LinkState { ifindex: 1, name: "p1".into(), up, mtu: 1500, mac: Mac([2, 0, 0, 0, 0, 1]), master: None };
+        let state = LinkState {
+            ifindex: 1,
+            name: "p1".into(),
+            up,
+            mtu: 1500,
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            master: None,
+            kind: None,
+        };
         Link { state, kind: LinkKind::Ethernet }
     }
 

@@ -62,6 +62,22 @@ pub struct Flow {
     pub bytes: u64,
 }
 
+impl Clone for Slot {
+    /// A copy of the words as they are now, for a look at what would happen.
+    fn clone(&self) -> Self {
+        let copy = Self::default();
+        copy.lease.store(self.lease.load());
+        copy.next.store(self.next.load());
+        copy.backup.store(self.backup.load());
+        copy.packets.store(self.packets.load());
+        copy.bytes.store(self.bytes.load());
+        copy.rate.store(self.rate.load());
+        copy.full_at.store(self.full_at.load());
+        copy.key.store(self.key.load());
+        copy
+    }
+}
+
 impl Slot {
     /// Makes the slot that of a flow. The slot must be free.
     pub fn install(&self, address: FlowAddress, port: PortId, expires: u32, rate: Rate, next: Resolution) {

@@ -34,7 +34,7 @@ fn found(gateway_n: u8, mac_n: u8) -> Resolution {
 fn snapshot() -> Vec<Notice> {
     let link = |ifindex: u32| {
         let name = format!("p{ifindex}");
-        let state = LinkState { ifindex, name, up: true, mtu: 1500, mac: mac(0), master: None };
+        let state = LinkState { ifindex, name, up: true, mtu: 1500, mac: mac(0), master: None, kind: None };
         Notice::Link(Link { state, kind: LinkKind::Ethernet })
     };
     (1..5).map(link).collect()

@@ -1,0 +1,130 @@
+//! What would happen to a frame: the pipeline itself, on copies of the slots that it would touch.
+
+use super::ports::Ports;
+use crate::api::{Problem, Trace, TraceRequest, TraceStep};
+use flowlane_pipeline::{Place, Step, Tables as _, Verdict, run};
+use flowlane_program::Tables;
+use flowlane_tables::{PortEntry, Resolution, Slot};
+use flowlane_wire::{Block, Mac, PortId, SlotIndex, header::ethernet};
+use std::collections::HashMap;
+
+/// Explains a frame without touching anything.
+///
+/// # Errors
+/// A [`Problem`] where the port does not exist or the frame is not hexadecimal.
+pub fn explain(request: &TraceRequest, tables: &Tables, ports: &Ports) -> Result<Trace, Problem> {
+    let number = ports.iter().find(|(_, port)| port.config.interface == request.port).map(|(number, _)| number);
+    let ingress = number.ok_or_else(|| super::views::no_such_port(&request.port, ports))?;
+    let mut frame = octets(&request.frame)?;
+    let copy = Copy::of(&frame, tables);
+    let mut steps = Vec::new();
+    let verdict = run(&mut &mut frame[..], ingress, &copy, &mut |step| steps.push(sentence(step, ports)));
+    let egress = match verdict {
+        Verdict::Forward { port, .. } => Some(ports.interface(port)),
+        _ => None,
+    };
+    Ok(Trace {
+        steps,
+        verdict: verdict.end().name().into(),
+        sentence: verdict.end().sentence().into(),
+        sent: egress.is_some().then(|| hex(&frame)),
+        egress,
+    })
+}
+
+/// The table with copies of the slots that a frame's addresses point to.
+struct Copy<'a> {
+    tables: &'a Tables,
+    slots: HashMap<SlotIndex, Slot>,
+}
+
+impl<'a> Copy<'a> {
+    fn of(frame: &[u8], tables: &'a Tables) -> Self {
+        let addresses = [ethernet::DESTINATION, ethernet::SOURCE].into_iter();
+        let macs = addresses.filter_map(|at| frame.get(at..)?.first_chunk().map(|octets| Mac(*octets).to_u64()));
+        let indices = macs.filter(|mac| tables.block().contains(*mac)).map(|mac| tables.block().slot_of(mac));
+        let slots = indices.filter_map(|index| Some((index, tables.slot(index)?.clone()))).collect();
+        Self { tables, slots }
+    }
+}
+
+impl flowlane_pipeline::Tables for Copy<'_> {
+    fn block(&self) -> Block {
+        self.tables.block()
+    }
+
+    fn slot(&self, index: SlotIndex) -> Option<&Slot> {
+        self.slots.get(&index)
+    }
+
+    fn port(&self, port: PortId) -> Option<&PortEntry> {
+        self.tables.port(port)
+    }
+
+    fn tick(&self) -> u32 {
+        self.tables.tick()
+    }
+
+    fn nanos(&self) -> u64 {
+        self.tables.nanos()
+    }
+}
+
+fn octets(text: &str) -> Result<Vec<u8>, Problem> {
+    let invalid = |message: &str| Problem { code: "invalid".into(), message: message.into() };
+    let digits: Vec<u32> = text
+        .chars()
+        .filter(|c| !c.is_whitespace() && *c != ':' && *c != '-')
+        .map(|c| c.to_digit(16).ok_or_else(|| invalid(&format!("the frame is not hexadecimal: {c:?}"))))
+        .collect::<Result<_, _>>()?;
+    if !digits.len().is_multiple_of(2) {
+        return Err(invalid("the frame has an odd number of hexadecimal digits"));
+    }
+    if digits.len() > 2 * 65_536 {
+        return Err(invalid("the frame is longer than 65536 octets"));
+    }
+    Ok(digits.chunks_exact(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect())
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+fn sentence(step: Step, ports: &Ports) -> TraceStep {
+    let (stage, finding) = match step {
+        Step::Parsed { destination, source } => ("parse", format!("destination {destination}, source {source}")),
+        Step::NotOurs => ("look up", "neither address is in the block of this switch".into()),
+        Step::Ours { place, address, slot } => {
+            let field = if place == Place::Destination { "destination" } else { "source" };
+            ("look up", format!("the {field} {address} is in the block and points to slot {}", slot.0))
+        }
+        Step::LookedUp { holder: None } => ("look up", "the slot is free".into()),
+        Step::LookedUp { holder: Some(holder) } => ("look up", format!("the slot holds flow {holder}")),
+        Step::PortChecked { expected, ingress } => {
+            let (expected, ingress) = (ports.interface(expected), ports.interface(ingress));
+            let same = if expected == ingress { "as it should" } else { "the wrong port" };
+            ("check", format!("the flow comes in by {expected}; the frame came in by {ingress}: {same}"))
+        }
+        Step::LeaseChecked { expires, now } if now < expires => ("check", "the lease is alive".into()),
+        Step::LeaseChecked { .. } => ("check", "the lease has ended".into()),
+        Step::NextHop { resolution: Resolution::Resolved(hop) } => {
+            let routed = if hop.routed { ", routed" } else { "" };
+            ("resolve", format!("the table has next hop {} by port {}{routed}", hop.mac, ports.interface(hop.port)))
+        }
+        Step::NextHop { resolution: Resolution::Pending(waiting) } => {
+            ("resolve", format!("no next hop is known yet; {waiting} frames wait for it"))
+        }
+        Step::NextHop { resolution: Resolution::Unreachable } => ("resolve", "the next host can not be reached".into()),
+        Step::Egress { hop, backup, up } => {
+            let which = if backup { "the backup's port" } else { "port" };
+            ("egress", format!("{which} {} is {}", ports.interface(hop.port), if up { "up" } else { "down" }))
+        }
+        Step::Metered { conforms, .. } => {
+            ("meter", if conforms { "within the flow's rate" } else { "over the flow's rate" }.into())
+        }
+        Step::HopLimit { value } => ("rewrite", format!("time to live {value}")),
+        Step::Rewritten { destination, source } => ("rewrite", format!("destination := {destination}, source := {source}")),
+    };
+    TraceStep { stage: stage.into(), finding }
+}
+

@@ -1,0 +1,341 @@
+//! Flows: from a durable lease to a slot, and from a first packet or a route to a next hop.
+
+use super::{ports::Ports, slow_path::{ToLinux, Waiting}, userspace::Senders};
+use flowlane_allot::{Change, Lease};
+use flowlane_pipeline::give_back;
+use flowlane_program::{Destinations, Tables};
+use flowlane_resolve::{Query, Resolution as Answer, Resolver};
+use flowlane_tables::{End, NEVER, NextHop, PENDING_LIMIT, Rate, Resolution, Slot};
+use flowlane_wire::{FlowAddress, PortId, SlotIndex};
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// What the control path knows of a flow beyond its slot.
+#[derive(Default)]
+struct Progress {
+    /// Who is asked for the next host.
+    query: Option<Query>,
+    /// Frames that wait, oldest first.
+    waiting: VecDeque<Waiting>,
+    /// How many frames have come since the flow had no next hop.
+    arrived: u32,
+    /// The next hop, when it is known but not in the table yet, because frames are still on their way to this queue.
+    unpublished: Option<(NextHop, Instant)>,
+    /// Why there is no next hop.
+    reason: Option<String>,
+}
+
+/// The flows of a switch, as far as they are more than slots.
+pub struct Flows {
+    tables: Arc<Tables>,
+    destinations: Destinations,
+    progress: HashMap<SlotIndex, Progress>,
+    queries: HashMap<Query, BTreeSet<SlotIndex>>,
+    unpublished: BTreeSet<SlotIndex>,
+    senders: Senders,
+    to_linux: ToLinux,
+}
+
+/// A burst of this long may pass a meter at once, at least of [`BURST_MIN`] octets.
+const BURST: Duration = Duration::from_millis(10);
+/// One super-packet fits a bucket, whatever its rate.
+const BURST_MIN: u64 = 66_000;
+/// How long the table waits for frames that have been counted but do not come.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+impl Flows {
+    /// No flows yet.
+    pub fn new(tables: Arc<Tables>, destinations: Destinations, to_linux: ToLinux) -> Self {
+        let senders = Senders::default();
+        let (progress, queries, unpublished) = Default::default();
+        Self { tables, destinations, progress, queries, unpublished, senders, to_linux }
+    }
+
+    /// Brings the table to what the leases say, keeping what is right: the flows of a predecessor go on. How many were
+    /// kept, installed and removed.
+    pub fn adopt<'a>(&mut self, leases: impl Iterator<Item = &'a Lease>, now: u64, resolver: &Resolver, ports: &Ports) -> (u32, u32, u32) {
+        let mut leased: Vec<bool> = vec![false; self.tables.slots().len()];
+        let (mut kept, mut installed, mut removed) = (0, 0, 0);
+        for lease in leases {
+            for address in lease.addresses(self.tables.block()) {
+                let index = self.tables.block().slot(address);
+                if let Some(leased) = leased.get_mut(index.0 as usize) {
+                    *leased = true;
+                }
+                if self.adopt_one(address, lease, now, resolver, ports) { kept += 1 } else { installed += 1 }
+            }
+        }
+        for (index, slot) in self.tables.slots().iter().enumerate() {
+            if slot.key() != 0 && !leased.get(index).copied().unwrap_or(false) {
+                slot.remove();
+                self.destinations.set(SlotIndex(index as u32), None);
+                removed += 1;
+            }
+        }
+        (kept, installed, removed)
+    }
+
+    fn adopt_one(&mut self, address: FlowAddress, lease: &Lease, now: u64, resolver: &Resolver, ports: &Ports) -> bool {
+        let index = self.tables.block().slot(address);
+        let Some(slot) = self.tables.slots().get(index.0 as usize) else { return false };
+        let same = slot.flow().is_some_and(|flow| flow.address == address.mac() && flow.port == lease.port);
+        if !same {
+            self.install(address, lease, now, resolver, ports);
+            return false;
+        }
+        slot.set_expires(tick(lease, now));
+        slot.set_rate(rate(lease));
+        if !matches!(slot.next(), Resolution::Resolved(_)) {
+            // Frames that waited in the predecessor are lost; they must not be waited for.
+            slot.set_next(Resolution::UNKNOWN);
+        }
+        if let Some(destination) = lease.spec.destination.or_else(|| self.destinations.get(index)) {
+            self.watch(index, destination, lease.port, resolver, ports);
+        }
+        true
+    }
+
+    /// Carries durable changes of leases over to the table.
+    pub fn apply(&mut self, changes: &[Change], now: u64, resolver: &Resolver, ports: &Ports) {
+        for change in changes {
+            let active = |lease: &Option<Lease>| lease.clone().filter(Lease::is_active);
+            let (before, after) = (active(&change.before), active(&change.after));
+            let same = matches!((&before, &after), (Some(before), Some(after))
+                if before.first == after.first && before.port == after.port && before.count == after.count);
+            if same && before.as_ref().map(|lease| &lease.spec.destination) == after.as_ref().map(|lease| &lease.spec.destination) {
+                after.iter().for_each(|lease| self.prolong(lease, now));
+                continue;
+            }
+            before.iter().for_each(|lease| self.remove(lease, resolver));
+            for lease in &after {
+                for address in lease.addresses(self.tables.block()) {
+                    self.install(address, lease, now, resolver, ports);
+                }
+            }
+        }
+    }
+
+    /// Takes a frame that waits for its next host.
+    pub fn waiting(&mut self, mut frame: Waiting, lease: Option<&Lease>, resolver: &Resolver, ports: &Ports) {
+        let index = frame.slot;
+        let tables = Arc::clone(&self.tables);
+        let Some(slot) = tables.slots().get(index.0 as usize) else { return };
+        let Some(lease) = lease.filter(|_| slot.key() != 0) else {
+            return frame.drop(End::UnknownFlow, &tables);
+        };
+        match slot.next() {
+            Resolution::Resolved(hop) => return frame.send(hop, &tables, &mut self.senders, &self.to_linux),
+            Resolution::Unreachable => return frame.drop(End::NoRoute, &tables),
+            Resolution::Pending(_) => {}
+        }
+        let known = self.progress.get(&index).is_some_and(|progress| progress.query.is_some());
+        if !known {
+            let Some(destination) = lease.spec.destination.or_else(|| frame.destination()) else {
+                give_back(slot);
+                return frame.drop(End::NoRoute, &tables);
+            };
+            self.destinations.set(index, Some(destination));
+            self.watch(index, destination, lease.port, resolver, ports);
+        }
+        let progress = self.progress.entry(index).or_default();
+        progress.arrived += 1;
+        if progress.unpublished.is_some() {
+            let Some((hop, _)) = progress.unpublished else { return };
+            frame.send(hop, &tables, &mut self.senders, &self.to_linux);
+            self.publish(index);
+        } else if progress.waiting.len() < PENDING_LIMIT as usize {
+            progress.waiting.push_back(frame);
+        } else {
+            frame.drop(End::QueueFull, &tables);
+        }
+    }
+
+    /// Takes the answer to a question about next hosts.
+    pub fn resolved(&mut self, query: Query, answer: Answer, ports: &Ports) {
+        let slots: Vec<SlotIndex> = self.queries.get(&query).into_iter().flatten().copied().collect();
+        for index in slots {
+            match answer {
+                Answer::Pending => {}
+                Answer::Found(host) => match ports.of_ifindex(host.interface) {
+                    Some(port) => self.found(index, NextHop { mac: host.mac, port, routed: host.routed }),
+                    None => {
+                        let reason = format!("the next host {} is behind interface {}, which is no port of this switch", host.mac, host.interface);
+                        self.unreachable(index, reason);
+                    }
+                },
+                Answer::Unreachable(reason) => self.unreachable(index, reason.to_string()),
+            }
+        }
+    }
+
+    /// An interface has another index: questions that named the old one are asked anew.
+    pub fn port_moved(&mut self, port: PortId, resolver: &Resolver, ports: &Ports) {
+        let moved: Vec<(SlotIndex, IpAddr)> = self
+            .progress
+            .iter()
+            .filter_map(|(index, progress)| Some((*index, progress.query?.destination)))
+            .filter(|(index, _)| self.flow_port(*index) == Some(port))
+            .collect();
+        for (index, destination) in moved {
+            self.unwatch(index, resolver);
+            self.watch(index, destination, port, resolver, ports);
+        }
+    }
+
+    /// Publishes next hops whose last frames have not come in time.
+    pub fn timeout(&mut self, now: Instant) {
+        let overdue: Vec<SlotIndex> = self.unpublished.iter().copied().filter(|index| self.overdue(*index, now)).collect();
+        for index in overdue {
+            self.unpublished.remove(&index);
+            let Some((hop, _)) = self.progress.get_mut(&index).and_then(|progress| progress.unpublished.take()) else { continue };
+            if let Some(slot) = self.tables.slots().get(index.0 as usize) {
+                slot.set_next(Resolution::Resolved(hop));
+            }
+        }
+    }
+
+    /// When [`Flows::timeout`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.unpublished.iter().filter_map(|index| self.progress.get(index)?.unpublished).map(|(_, since)| since + PATIENCE).min()
+    }
+
+    /// Where a flow's packets go, as was asked for or as its first packet said.
+    pub fn destination(&self, index: SlotIndex) -> Option<IpAddr> {
+        self.destinations.get(index)
+    }
+
+    /// Why a flow has no next hop.
+    pub fn reason(&self, index: SlotIndex) -> Option<&str> {
+        self.progress.get(&index)?.reason.as_deref()
+    }
+
+    /// Makes a slot what the lease says, whatever it was.
+    pub fn install(&mut self, address: FlowAddress, lease: &Lease, now: u64, resolver: &Resolver, ports: &Ports) {
+        let index = self.tables.block().slot(address);
+        self.unwatch(index, resolver);
+        self.progress.remove(&index);
+        if let Some(slot) = self.tables.slots().get(index.0 as usize) {
+            slot.install(address, lease.port, tick(lease, now), rate(lease), Resolution::UNKNOWN);
+        }
+        self.destinations.set(index, lease.spec.destination);
+        if let Some(destination) = lease.spec.destination {
+            self.watch(index, destination, lease.port, resolver, ports);
+        }
+    }
+
+    fn prolong(&self, lease: &Lease, now: u64) {
+        for address in lease.addresses(self.tables.block()) {
+            if let Some(slot) = self.slot(address) {
+                slot.set_expires(tick(lease, now));
+                slot.set_rate(rate(lease));
+            }
+        }
+    }
+
+    fn remove(&mut self, lease: &Lease, resolver: &Resolver) {
+        for address in lease.addresses(self.tables.block()) {
+            let index = self.tables.block().slot(address);
+            if let Some(slot) = self.slot(address) {
+                slot.remove();
+            }
+            self.unwatch(index, resolver);
+            self.destinations.set(index, None);
+            let progress = self.progress.remove(&index).unwrap_or_default();
+            progress.waiting.into_iter().for_each(|frame| frame.drop(End::UnknownFlow, &self.tables));
+            self.unpublished.remove(&index);
+        }
+    }
+
+    fn slot(&self, address: FlowAddress) -> Option<&Slot> {
+        self.tables.slots().get(self.tables.block().slot(address).0 as usize)
+    }
+
+    fn flow_port(&self, index: SlotIndex) -> Option<PortId> {
+        self.tables.slots().get(index.0 as usize)?.flow().map(|flow| flow.port)
+    }
+
+    fn watch(&mut self, index: SlotIndex, destination: IpAddr, port: PortId, resolver: &Resolver, ports: &Ports) {
+        // Without an interface there is nothing to come in by; the question is asked when it is back.
+        let query = Query { destination, ingress: ports.ifindex(port).unwrap_or(0) };
+        self.progress.entry(index).or_default().query = Some(query);
+        self.queries.entry(query).or_default().insert(index);
+        resolver.watch(query);
+    }
+
+    fn unwatch(&mut self, index: SlotIndex, resolver: &Resolver) {
+        let Some(query) = self.progress.get_mut(&index).and_then(|progress| progress.query.take()) else { return };
+        resolver.unwatch(query);
+        if let Some(slots) = self.queries.get_mut(&query) {
+            slots.remove(&index);
+            if slots.is_empty() {
+                self.queries.remove(&query);
+            }
+        }
+    }
+
+    /// Sends the frames that wait, in order, and only then lets the data path send by itself.
+    fn found(&mut self, index: SlotIndex, hop: NextHop) {
+        let tables = Arc::clone(&self.tables);
+        let Some(slot) = tables.slots().get(index.0 as usize) else { return };
+        let progress = self.progress.entry(index).or_default();
+        progress.reason = None;
+        if !matches!(slot.next(), Resolution::Pending(_)) {
+            slot.set_next(Resolution::Resolved(hop));
+            return;
+        }
+        for frame in progress.waiting.drain(..) {
+            frame.send(hop, &tables, &mut self.senders, &self.to_linux);
+        }
+        progress.unpublished = Some((hop, Instant::now()));
+        self.publish(index);
+    }
+
+    /// Stores the next hop, if all frames that have been counted as waiting have been sent.
+    fn publish(&mut self, index: SlotIndex) {
+        let (Some(slot), Some(progress)) = (self.tables.slots().get(index.0 as usize), self.progress.get_mut(&index)) else { return };
+        let Some((hop, _)) = progress.unpublished else { return };
+        while let Resolution::Pending(counted) = slot.next() {
+            if counted > progress.arrived {
+                self.unpublished.insert(index);
+                return;
+            }
+            slot.next_word().swap(Resolution::Pending(counted).to_word(), Resolution::Resolved(hop).to_word());
+        }
+        (progress.unpublished, progress.arrived) = (None, 0);
+        self.unpublished.remove(&index);
+    }
+
+    fn overdue(&self, index: SlotIndex, now: Instant) -> bool {
+        let since = self.progress.get(&index).and_then(|progress| progress.unpublished);
+        since.is_none_or(|(_, since)| now >= since + PATIENCE)
+    }
+
+    fn unreachable(&mut self, index: SlotIndex, reason: String) {
+        let Some(progress) = self.progress.get_mut(&index) else { return };
+        progress.reason = Some(reason);
+        (progress.arrived, progress.unpublished) = (0, None);
+        let waiting = std::mem::take(&mut progress.waiting);
+        self.unpublished.remove(&index);
+        if let Some(slot) = self.tables.slots().get(index.0 as usize).filter(|slot| slot.key() != 0) {
+            slot.set_next(Resolution::Unreachable);
+        }
+        waiting.into_iter().for_each(|frame| frame.drop(End::NoRoute, &self.tables));
+    }
+}
+
+/// The tick of the data path's clock at which a lease ends.
+pub fn tick(lease: &Lease, now: u64) -> u32 {
+    if lease.expires == u64::MAX { NEVER } else { Tables::tick_in(lease.expires.saturating_sub(now)) }
+}
+
+/// The meter of a lease's flows.
+pub fn rate(lease: &Lease) -> Rate {
+    lease.spec.rate.map_or(Rate::UNLIMITED, |rate| {
+        let burst = u128::from(rate) * BURST.as_millis() / 8_000;
+        Rate::new(rate, (burst as u64).max(BURST_MIN))
+    })
+}

@@ -1,0 +1,127 @@
+//! Frames that wait for the next host of their flow, and those that Linux is to answer.
+
+use super::{frame::Buffer, userspace::Senders};
+use flowlane_pipeline::{Tables as _, Verdict, size};
+use flowlane_ports::{af_packet::Offload, host::HostTun};
+use flowlane_program::{Punt, Tables};
+use flowlane_tables::{End, NextHop};
+use flowlane_wire::{
+    Mac, PortId, SlotIndex,
+    header::ethernet,
+};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, OnceLock},
+};
+
+/// A frame that waits.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// The flow's slot.
+    pub slot: SlotIndex,
+    /// The port that it came in by.
+    pub ingress: PortId,
+    /// The frame, with its tags.
+    pub bytes: Vec<u8>,
+    /// What its sender left undone.
+    pub offload: Offload,
+}
+
+impl Waiting {
+    /// A frame that the kernel handed over. Its tag, which travelled beside it, is put back where it belongs.
+    pub fn from_kernel(punt: &Punt<'_>) -> Option<Self> {
+        let Punt::Waiting { slot, ingress, frame, tag, gso_size } = punt else { return None };
+        let bytes = with_tag(frame, *tag);
+        let offload = Offload::describe(&bytes, *gso_size);
+        Some(Self { slot: *slot, ingress: *ingress, bytes, offload })
+    }
+
+    /// The IP destination, if the frame is an IP packet.
+    pub fn destination(&mut self) -> Option<IpAddr> {
+        use flowlane_pipeline::{Frame as _, Network, network};
+        use flowlane_wire::header::{ipv4, ipv6};
+        let mut frame = Buffer::new(&mut self.bytes, self.offload);
+        match network(&mut frame) {
+            Network::V4(offset) => frame.at::<4>(offset + ipv4::DESTINATION).map(|octets| IpAddr::from(*octets)),
+            Network::V6(offset) => frame.at::<16>(offset + ipv6::DESTINATION).map(|octets| IpAddr::from(*octets)),
+            Network::Other | Network::Truncated => None,
+        }
+    }
+
+    /// The frame's addresses: flow and sender, for errors and logs.
+    pub fn source(&self) -> Option<Mac> {
+        self.bytes.get(ethernet::SOURCE..)?.first_chunk().map(|octets| Mac(*octets))
+    }
+
+    /// How many frames it is on the wire.
+    fn segments(&mut self) -> u64 {
+        size(&mut Buffer::new(&mut self.bytes, self.offload)).frames
+    }
+
+    /// Sends the frame to the next hop of its flow, as the pipeline would have.
+    pub fn send(mut self, next: NextHop, tables: &Tables, senders: &mut Senders, to_linux: &ToLinux) {
+        let Some(slot) = tables.slot(self.slot) else { return };
+        let mut frame = Buffer::new(&mut self.bytes, self.offload);
+        let verdict = flowlane_pipeline::send(&mut frame, self.ingress, slot, next, tables, &mut ());
+        let end = match verdict.unwrap_or_else(|verdict| verdict) {
+            Verdict::Forward { port, end } => {
+                let ifindex = tables.port(port).map_or(0, |port| port.ifindex());
+                let sent = senders.send(ifindex, &[(&self.bytes, self.offload)]);
+                if sent == 1 { end } else { End::NotSent }
+            }
+            Verdict::ToLinux(end) => {
+                to_linux.deliver(&self.bytes);
+                end
+            }
+            other => other.end(),
+        };
+        self.count(end, tables);
+    }
+
+    /// Drops the frame.
+    pub fn drop(mut self, end: End, tables: &Tables) {
+        self.count(end, tables);
+    }
+
+    fn count(&mut self, end: End, tables: &Tables) {
+        let segments = self.segments();
+        tables.count(self.ingress, end, segments);
+    }
+}
+
+/// Puts a tag (protocol in the high 16 bits, tag in the low) behind the addresses.
+fn with_tag(frame: &[u8], tag: u32) -> Vec<u8> {
+    match frame.split_at_checked(ethernet::ETHERTYPE) {
+        Some((addresses, rest)) if tag != 0 => [addresses, &tag.to_be_bytes(), rest].concat(),
+        _ => frame.to_vec(),
+    }
+}
+
+/// The way to the Linux stack for frames that userspace has taken: a TUN device, made when it is first needed.
+#[derive(Clone)]
+pub struct ToLinux {
+    name: Arc<str>,
+    device: Arc<OnceLock<Option<Mutex<HostTun>>>>,
+}
+
+impl ToLinux {
+    /// A way for the switch of this name.
+    pub fn new() -> Self {
+        Self { name: "flowlane-host".into(), device: Arc::new(OnceLock::new()) }
+    }
+
+    /// Gives Linux the packet in a frame. Where there can be no TUN device the packet is lost, as its end says.
+    pub fn deliver(&self, frame: &[u8]) {
+        let device = self.device.get_or_init(|| match HostTun::open(&self.name) {
+            Ok(device) => Some(Mutex::new(device)),
+            Err(error) => {
+                tracing::warn!("ICMP errors of the slow path are not sent: {error}");
+                None
+            }
+        });
+        if let Some(Ok(device)) = device.as_ref().map(Mutex::lock) {
+            // Linux drops what it can not use, and so does this.
+            let _ = device.deliver(frame);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The switch's state in the words of its local interface.
+
+use super::{flows::Flows, ports::{Port, Ports}};
+use crate::api::{EntryView, FlowView, LeaseView, PortView, Problem};
+use flowlane_allot::{Field, Lease, Refusal};
+use flowlane_program::Tables;
+use flowlane_tables::{End, NEVER, Resolution};
+use flowlane_wire::{FlowAddress, Mac, PortId, SlotIndex};
+use super::leases::Failure;
+
+/// A lease.
+pub fn lease(lease: &Lease, tables: &Tables, ports: &Ports, now: u64) -> LeaseView {
+    LeaseView {
+        addresses: lease.addresses(tables.block()).map(|address| address.to_string()).collect(),
+        port: ports.interface(lease.port),
+        client: lease.key.client.to_string(),
+        iaid: lease.key.iaid,
+        remaining: remaining(lease, now),
+        lifetime: lease.lifetime,
+    }
+}
+
+/// One flow of a lease.
+pub fn flow(address: FlowAddress, lease: &Lease, tables: &Tables, flows: &Flows, ports: &Ports, now: u64) -> Option<FlowView> {
+    let index = tables.block().slot(address);
+    let slot = tables.slots().get(index.0 as usize)?;
+    let hop = match slot.next() {
+        Resolution::Resolved(hop) => Some(hop),
+        _ => None,
+    };
+    Some(FlowView {
+        address: address.to_string(),
+        slot: index.0,
+        name: lease.spec.name.clone(),
+        port: ports.interface(lease.port),
+        field: field(lease.spec.field).into(),
+        destination: flows.destination(index).or(lease.spec.destination),
+        state: state(slot.next()).into(),
+        reason: flows.reason(index).map(str::to_owned),
+        next: hop.map(|hop| hop.mac.to_string()),
+        egress: hop.map(|hop| ports.interface(hop.port)),
+        routed: hop.is_some_and(|hop| hop.routed),
+        rate: lease.spec.rate,
+        packets: slot.packets().load(),
+        bytes: slot.bytes().load(),
+        host: lease.host.to_string(),
+        client: lease.key.client.to_string(),
+        iaid: lease.key.iaid,
+        remaining: remaining(lease, now),
+    })
+}
+
+/// All entries of the table.
+pub fn entries(tables: &Tables) -> Vec<EntryView> {
+    let entry = |(index, slot): (usize, &flowlane_tables::Slot)| {
+        let flow = slot.flow()?;
+        let hop = match flow.next {
+            Resolution::Resolved(hop) => Some(hop),
+            _ => None,
+        };
+        Some(EntryView {
+            slot: index as u32,
+            address: flow.address.to_string(),
+            port: flow.port.0,
+            expires: (flow.expires != NEVER).then_some(flow.expires),
+            state: state(flow.next).into(),
+            next: hop.map(|hop| hop.mac.to_string()),
+            egress: hop.map(|hop| hop.port.0),
+            routed: hop.is_some_and(|hop| hop.routed),
+            backup: flow.backup.map(|hop| (hop.mac.to_string(), hop.port.0)),
+            packets: flow.packets,
+            bytes: flow.bytes,
+        })
+    };
+    tables.slots().iter().enumerate().filter_map(entry).collect()
+}
+
+/// A port.
+pub fn port(number: PortId, port: &Port, tables: &Tables) -> PortView {
+    let counts = tables.counts(number).unwrap_or_else(|error| {
+        tracing::warn!("counters can not be read: {error}");
+        Default::default()
+    });
+    let counted = End::ALL.iter().zip(counts).filter(|(_, count)| *count > 0);
+    PortView {
+        number: number.0,
+        interface: port.config.interface.clone(),
+        executor: port.executor,
+        adopted: port.adopted,
+        up: port.link.as_ref().is_some_and(|link| link.up),
+        mac: port.link.as_ref().map(|link| link.mac.to_string()),
+        mtu: port.link.as_ref().map(|link| link.mtu),
+        counts: counted.map(|(end, count)| (end.name().to_owned(), count)).collect(),
+        dhcp6_ignored: port.ignored.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
+        problem: port.problem.clone(),
+    }
+}
+
+/// Why something was not done.
+pub fn failure(failure: &Failure) -> Problem {
+    let code = match failure {
+        Failure::Store(_) => "store",
+        Failure::Refused(Refusal::Full { .. }) => "full",
+        Failure::Refused(Refusal::PortQuota { .. } | Refusal::ClientQuota { .. }) => "quota",
+        Failure::Refused(Refusal::NoBinding) => "no-such-flow",
+        Failure::Refused(Refusal::OtherPort(_)) => "other-port",
+        Failure::Refused(Refusal::Invalid(_)) => "invalid",
+    };
+    Problem { code: code.into(), message: failure.to_string() }
+}
+
+/// There is no such flow.
+pub fn no_such_flow(address: Mac) -> Problem {
+    Problem { code: "no-such-flow".into(), message: format!("there is no flow {address}; `flowlane flow ls` lists them") }
+}
+
+/// There is no such port.
+pub fn no_such_port(interface: &str, ports: &Ports) -> Problem {
+    let known: Vec<&str> = ports.iter().map(|(_, port)| port.config.interface.as_str()).collect();
+    Problem { code: "no-such-port".into(), message: format!("there is no port {interface}; the ports are: {}", known.join(", ")) }
+}
+
+/// The word for a field.
+pub fn field(field: Field) -> &'static str {
+    match field {
+        Field::Destination => "destination",
+        Field::Source => "source",
+    }
+}
+
+/// The word for what is known of a next hop.
+pub fn state(resolution: Resolution) -> &'static str {
+    match resolution {
+        Resolution::Resolved(_) => "resolved",
+        Resolution::Pending(_) => "pending",
+        Resolution::Unreachable => "unreachable",
+    }
+}
+
+/// The slot and address of a flow that a lease has.
+pub fn address_of(mac: Mac, tables: &Tables) -> Option<(FlowAddress, SlotIndex)> {
+    let address = tables.block().flow_address(mac)?;
+    Some((address, tables.block().slot(address)))
+}
+
+fn remaining(lease: &Lease, now: u64) -> Option<u64> {
+    (lease.expires != u64::MAX).then(|| lease.expires.saturating_sub(now) / 1000)
+}
