@@ -190,7 +190,7 @@ impl Generator {
             frame.truncate(self.random.usize(14..=frame.len().min(90)));
         }
         if self.random.u8(..) < 30 {
-            let place = self.random.usize(12..frame.len().min(80).max(13));
+            let place = self.random.usize(12..frame.len().clamp(13, 80));
             frame[place] = self.random.u8(..);
         }
         frame

@@ -109,7 +109,8 @@ impl Executor for Live {
             return Some("a packet socket sends single frames");
         }
         let tagged = matches!(frame[12..14], [0x81, 0x00] | [0x88, 0xa8]);
-        (tagged && frame.len() < 20).then_some("Linux drops a frame that ends behind its tag, before tc or a tap sees it")
+        (tagged && frame.len() < 20)
+            .then_some("Linux drops a frame that ends behind its tag, before tc or a tap sees it")
     }
 
     fn execute(&mut self, vector: &Vector) -> Outcome {

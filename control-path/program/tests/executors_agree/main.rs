@@ -16,12 +16,13 @@ mod observe;
 mod test_run;
 
 use flowlane_lab::{End as CableEnd, Netns, veth};
-use flowlane_program::Mode;
+use flowlane_program::{Counts, Mode};
 use flowlane_tables::{End, PENDING_LIMIT, Resolution};
 use flowlane_vectors::{Executor, Report, Vector, all, block, run};
 use flowlane_wire::PortId;
 use generate::Generator;
 use observe::{Input, Switch, words};
+use std::ops::Range;
 use test_run::{InKernel, InUserspace, Program, is_cut_ip};
 
 const QUEUE: u32 = 1 << 20;
@@ -108,7 +109,12 @@ fn executors_agree_on_generated_frames() {
         for program in [Program::Xdp, Program::XdpFrags, Program::Tc] {
             switches.push(Box::new(InKernel::new(program, device, QUEUE)));
         }
-        compare(&mut switches, 0..140, Generator::plain);
+        let counts = compare(&mut switches, 0..140, Generator::plain);
+        // Frames without a whole header come from no interface, and nothing is sent here.
+        let never = [End::Truncated, End::NotSent];
+        for end in End::ALL.iter().filter(|end| !never.contains(end)) {
+            assert!(counts[*end as usize] > 100, "only {} frames end as {end}", counts[*end as usize]);
+        }
     });
 }
 
@@ -117,7 +123,9 @@ fn executors_agree_on_generated_frames_that_end_anywhere() {
     with_interface(|device| {
         let xdp = InKernel::new(Program::Xdp, device, QUEUE);
         let frags = InKernel::new(Program::XdpFrags, device, QUEUE);
-        compare(&mut [Box::new(InUserspace::new()), Box::new(xdp), Box::new(frags)], 500..520, Generator::cut);
+        let switches = &mut [Box::new(InUserspace::new()) as Box<dyn Switch>, Box::new(xdp), Box::new(frags)];
+        let counts = compare(switches, 500..520, Generator::cut);
+        assert!(counts[End::Malformed as usize] > 100, "{counts:?}");
     });
 }
 
@@ -125,7 +133,8 @@ fn executors_agree_on_generated_frames_that_end_anywhere() {
 fn executors_agree_on_generated_jumbo_frames() {
     with_interface(|device| {
         let frags = InKernel::new(Program::XdpFrags, device, QUEUE);
-        compare(&mut [Box::new(InUserspace::new()), Box::new(frags)], 1_000..1_020, Generator::jumbo);
+        let counts = compare(&mut [Box::new(InUserspace::new()), Box::new(frags)], 1_000..1_020, Generator::jumbo);
+        assert!(counts[End::TooBigRouted as usize] > 100 && counts[End::Forward as usize] > 1_000, "{counts:?}");
     });
 }
 
@@ -133,12 +142,16 @@ fn executors_agree_on_generated_jumbo_frames() {
 fn executors_agree_on_generated_super_packets() {
     with_interface(|device| {
         let tc = InKernel::new(Program::Tc, device, QUEUE);
-        compare(&mut [Box::new(InUserspace::new()), Box::new(tc)], 2_000..2_020, Generator::super_packet);
+        let counts = compare(&mut [Box::new(InUserspace::new()), Box::new(tc)], 2_000..2_020, Generator::super_packet);
+        let frames: u64 = counts.iter().sum();
+        assert!(frames > 25_000, "{frames} frames of 20,000 are too few super-packets");
     });
 }
 
 /// For each seed a table, and a thousand frames and changes of the table. All switches must be the same after each.
-fn compare(switches: &mut [Box<dyn Switch>], seeds: std::ops::Range<u64>, frame: fn(&mut Generator) -> Input) {
+/// How many frames came to each end.
+fn compare(switches: &mut [Box<dyn Switch>], seeds: Range<u64>, frame: fn(&mut Generator) -> Input) -> Counts {
+    let mut counts = Counts::default();
     for seed in seeds {
         let mut generator = Generator::new(seed);
         let (setup, nanos) = (generator.setup(), test_run::now());
@@ -152,6 +165,7 @@ fn compare(switches: &mut [Box<dyn Switch>], seeds: std::ops::Range<u64>, frame:
             let input = frame(&mut generator);
             let (first, others) = switches.split_first_mut().expect("switches");
             let expected = first.offer(&input);
+            expected.counted.iter().for_each(|(end, frames)| counts[*end as usize] += frames);
             for other in others {
                 let found = other.offer(&input);
                 assert_eq!(found, expected, "{}, seed {seed}, step {step}: {input:02x?}", other.name());
@@ -168,6 +182,7 @@ fn compare(switches: &mut [Box<dyn Switch>], seeds: std::ops::Range<u64>, frame:
         }
         assert_same_tables(switches, seed);
     }
+    counts
 }
 
 fn assert_same_tables(switches: &[Box<dyn Switch>], seed: u64) {
