@@ -98,9 +98,8 @@ fn remaps(repository: &Repository) -> Result<Vec<String>, Error> {
 
 /// Fails for an object that tells of the machine, or that lacks what the kernel needs to show types and source lines.
 fn inspect(object: &[u8], machine_paths: &[PathBuf]) -> Result<(), Error> {
-    // With a slash behind: /root alone would also be found in /rootless.
     let mut paths = machine_paths.iter().map(|path| format!("{}/", path.display()));
-    if let Some(path) = paths.find(|path| object.windows(path.len()).any(|window| window == path.as_bytes())) {
+    if let Some(path) = paths.find(|path| holds_path(object, path.as_bytes())) {
         return Err(Error::MachinePath(path));
     }
     let file = object::File::parse(object)?;
@@ -108,6 +107,14 @@ fn inspect(object: &[u8], machine_paths: &[PathBuf]) -> Result<(), Error> {
         Some(section) => Err(Error::NoSection(section)),
         None => Ok(()),
     }
+}
+
+/// Whether the path occurs, and not just as the middle of another one: /src/ in a repository of that name is not the end
+/// of flowlane/data-path/wire/src/.
+fn holds_path(object: &[u8], path: &[u8]) -> bool {
+    let in_name = |octet: &u8| octet.is_ascii_alphanumeric() || b"-_.".contains(octet);
+    let mut at = object.windows(path.len()).enumerate().filter(|(_, window)| *window == path);
+    at.any(|(at, _)| !at.checked_sub(1).and_then(|before| object.get(before)).is_some_and(in_name))
 }
 
 /// The folders whose names differ from machine to machine.
@@ -153,8 +160,8 @@ mod tests {
 
     #[test]
     fn machine_path_in_an_object_is_reported() {
-        let told = [committed(), b"/home/somebody/flowlane/src/main.rs".to_vec()].concat();
-        let paths = ["/home/some".into(), "/home/somebody".into()];
+        let told = [committed(), b"\0/home/somebody/flowlane/src/main.rs".to_vec()].concat();
+        let paths = ["/home/some".into(), "/src".into(), "/home/somebody".into()];
         let error = inspect(&told, &paths).expect_err("it tells");
         assert!(matches!(&error, Error::MachinePath(path) if path == "/home/somebody/"), "{error}");
     }
