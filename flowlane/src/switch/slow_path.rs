@@ -36,8 +36,16 @@ impl Waiting {
         Some(Self { slot: *slot, ingress: *ingress, bytes, offload })
     }
 
-    /// The IP destination, if the frame is an IP packet.
+    /// The IP destination, if the frame is an IP packet to one host that a flow can lead to. What a host says to all its
+    /// neighbours, such as its multicast memberships, does not decide where its flow goes.
     pub fn destination(&mut self) -> Option<IpAddr> {
+        self.ip_destination().filter(|destination| match destination {
+            IpAddr::V4(v4) => !(v4.is_multicast() || v4.is_broadcast() || v4.is_unspecified() || v4.is_link_local()),
+            IpAddr::V6(v6) => !(v6.is_multicast() || v6.is_unspecified() || v6.is_unicast_link_local()),
+        })
+    }
+
+    fn ip_destination(&mut self) -> Option<IpAddr> {
         use flowlane_pipeline::{Frame as _, Network, network};
         use flowlane_wire::header::{ipv4, ipv6};
         let mut frame = Buffer::new(&mut self.bytes, self.offload);
