@@ -455,7 +455,10 @@ fn open_tables(config: &Config) -> Result<Opened, Report> {
         Ok((Err(reason), tables, None, adopted))
     };
     if !wants_kernel {
-        Kernel::remove(&config.name).into_diagnostic()?;
+        if let Err(error) = Kernel::remove(&config.name) {
+            // Without privileges there is nothing of ours to remove.
+            tracing::debug!("programs of an earlier run are not removed: {error}");
+        }
         return in_files("every port is configured for af-packet".into());
     }
     let options = KernelOptions {

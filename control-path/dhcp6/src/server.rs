@@ -481,12 +481,13 @@ fn wants(ia: &IaLl, quadrant: Quadrant) -> bool {
     wishes.all(|wishes| wishes.is_empty() || wishes.iter().any(accepts))
 }
 
-/// Whole seconds until the lease ends, 1 and up; none if it has ended.
+/// Seconds until the lease ends, to the nearest, 1 and up; none if it has ended. The answer to a fresh grant comes some
+/// milliseconds later than the grant, and still says the whole lifetime.
 fn remaining(lease: &Lease, now: u64) -> Option<u32> {
     if lease.lifetime == INFINITY || lease.expires == u64::MAX {
         return Some(INFINITY);
     }
-    let seconds = lease.expires.saturating_sub(now) / 1000;
+    let seconds = lease.expires.saturating_sub(now).saturating_add(500) / 1000;
     // A finite time must not read as infinity.
     u32::try_from(seconds.min(u64::from(INFINITY - 1))).ok().filter(|seconds| *seconds > 0)
 }

@@ -223,10 +223,11 @@ fn the_lifetime_is_what_remains_and_the_times_are_never_0() {
         (ia.t1, ia.t2, ia.blocks().next().map(|block| block.valid_lifetime))
     };
     assert_eq!(times(0), (50, 80, Some(100)));
-    assert_eq!(times(40_001), (29, 47, Some(59)));
+    assert_eq!(times(5), (50, 80, Some(100)));
+    assert_eq!(times(40_501), (29, 47, Some(59)));
     assert_eq!(times(98_000), (1, 1, Some(2)));
     assert_eq!(times(99_000), (1, 1, Some(1)));
-    assert_eq!(times(99_001), (0, 0, None));
+    assert_eq!(times(99_501), (0, 0, None));
 }
 
 #[test]
