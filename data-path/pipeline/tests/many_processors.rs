@@ -1,6 +1,6 @@
 //! Several processors at one flow.
 
-use flowlane_pipeline::{Verdict, give_back, run, send};
+use flowlane_pipeline::{Step, Verdict, give_back, run, send};
 use flowlane_tables::{End, NextHop, PENDING_LIMIT, PortFlags, Rate, Resolution, Slot};
 use flowlane_vectors::{
     Buffer, Flow, Lease, Memory, Meter, Port, Setup, flow_address,
@@ -9,7 +9,7 @@ use flowlane_vectors::{
 use flowlane_wire::{Mac, PortId};
 use std::{
     sync::{
-        Mutex,
+        Barrier, Mutex,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
@@ -50,11 +50,14 @@ fn is_forwarded(memory: &Memory) -> bool {
 
 #[test]
 fn no_count_is_lost() {
-    const FRAMES: u64 = 50_000;
-    let memory = tables(Resolution::Resolved(hop()));
+    const FRAMES: u64 = 300_000;
+    let (memory, together) = (tables(Resolution::Resolved(hop())), Barrier::new(THREADS as usize));
     thread::scope(|scope| {
         for _ in 0..THREADS {
-            scope.spawn(|| assert!((0..FRAMES).all(|_| is_forwarded(&memory))));
+            scope.spawn(|| {
+                together.wait();
+                assert!((0..FRAMES).all(|_| is_forwarded(&memory)));
+            });
         }
     });
     let flow = slot(&memory).flow().expect("the flow");
@@ -63,16 +66,17 @@ fn no_count_is_lost() {
 
 #[test]
 fn a_meter_gives_out_its_burst_once_and_no_token_more() {
-    const BURST: u64 = 1_000;
+    const BURST: u64 = 490_000;
     let memory = tables(Resolution::Resolved(hop()));
     // A megabyte in a second, and the clock stands still: what there is, is the burst. A frame costs 134 µs, rounded up
     // by a sixteenth of a nanosecond.
     slot(&memory).set_rate(Rate::new(8_000_000, BURST * 134 + 60));
-    let passed = AtomicU64::new(0);
+    let (passed, together) = (AtomicU64::new(0), Barrier::new(THREADS as usize));
     thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
-                let own = (0..2 * BURST).filter(|_| is_forwarded(&memory)).count();
+                together.wait();
+                let own = (0..BURST / 2).filter(|_| is_forwarded(&memory)).count();
                 passed.fetch_add(own as u64, Ordering::Relaxed);
             });
         }
@@ -82,6 +86,48 @@ fn a_meter_gives_out_its_burst_once_and_no_token_more() {
     assert_eq!(passed.into_inner() + last, BURST);
     assert_eq!(slot(&memory).packets().load(), BURST);
     assert_eq!(slot(&memory).full_at().load(), 16 * NANOS + BURST * (134_000 * 16 + 1));
+}
+
+/// Runs a frame, and `meanwhile` each time that the pipeline has read the next hop and not yet acted on it.
+fn run_while(memory: &Memory, mut meanwhile: impl FnMut()) -> Verdict {
+    let mut observer = |step| {
+        if matches!(step, Step::NextHop { .. }) {
+            meanwhile();
+        }
+    };
+    run(&mut frame(), PortId(1), memory, &mut observer)
+}
+
+#[test]
+fn a_frame_that_joins_just_before_another_is_counted_too() {
+    let (memory, mut others) = (tables(Resolution::UNKNOWN), 1);
+    let verdict = run_while(&memory, || {
+        if others > 0 {
+            others -= 1;
+            assert!(matches!(run(&mut frame(), PortId(1), &memory, &mut ()), Verdict::Resolve { .. }));
+        }
+    });
+    assert!(matches!(verdict, Verdict::Resolve { .. }), "{verdict:?}");
+    assert_eq!(slot(&memory).next(), Resolution::Pending(2));
+}
+
+#[test]
+fn a_frame_does_not_wait_for_a_next_hop_that_is_stored_just_before() {
+    let memory = tables(Resolution::UNKNOWN);
+    let verdict = run_while(&memory, || slot(&memory).set_next(Resolution::Resolved(hop())));
+    assert_eq!(verdict, Verdict::Forward { port: PortId(2), end: End::Forward });
+    assert_eq!(slot(&memory).next(), Resolution::Resolved(hop()));
+}
+
+#[test]
+fn a_frame_that_is_always_too_late_is_dropped_and_not_waited_for() {
+    let (memory, mut others) = (tables(Resolution::UNKNOWN), 0);
+    let verdict = run_while(&memory, || {
+        others += 1;
+        run(&mut frame(), PortId(1), &memory, &mut ());
+    });
+    assert_eq!(verdict, Verdict::Drop(End::QueueFull));
+    assert_eq!(slot(&memory).next(), Resolution::Pending(others));
 }
 
 #[test]
