@@ -11,7 +11,12 @@ use crate::{
 };
 use caps::{CapSet, Capability};
 use clap::Args;
-use std::{fs, path::PathBuf, process::ExitCode, time::Instant};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, ExitCode},
+    time::Instant,
+};
 use totals::Totals;
 
 /// Programs that tests run, by Debian package.
@@ -44,6 +49,7 @@ pub fn run(repository: &Repository, options: &Options) -> Result<ExitCode, Error
     run.step("committed BPF object is of the present sources", || bpf::check(repository));
     if !options.unprivileged {
         run.step("packages that the tests use", || apt::install(&PACKAGES));
+        run.step("rustfmt and clippy", install_components);
     }
     let rebuilt = if options.unprivileged || options.committed { None } else { rebuild(repository, &mut run) };
     run.step("format", || process::run(process::cargo().args(["fmt", "--all", "--check"])));
@@ -66,6 +72,16 @@ fn has_privileges() -> Result<(), Error> {
     let held = caps::read(None, CapSet::Effective).unwrap_or_default();
     let lacking: Vec<_> = CAPABILITIES.iter().filter(|one| !held.contains(one)).map(Capability::to_string).collect();
     if lacking.is_empty() { Ok(()) } else { Err(Error::Privileges(lacking.join(", "))) }
+}
+
+/// A Rust of the profile `minimal` comes without.
+fn install_components() -> Result<(), Error> {
+    for (component, command) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
+        if process::output(process::cargo().args([command, "--version"])).is_err() {
+            process::run(Command::new("rustup").args(["component", "add", component]))?;
+        }
+    }
+    Ok(())
 }
 
 fn skips() -> impl Iterator<Item = &'static str> {
@@ -149,6 +165,7 @@ impl Run {
                 here.add(line);
                 failures.extend(totals::failed_test(line).map(String::from));
             });
+            here.end();
             // Tests that failed are counted one by one; any other failure counts as a failed step.
             if here.failed > 0 { Ok(()) } else { done }
         });

@@ -11,14 +11,32 @@ pub struct Totals {
     pub failed: u64,
     /// Those that did not run.
     pub ignored: u64,
+    /// A test program has begun, and not told its result yet.
+    running: bool,
 }
 
 impl Totals {
-    /// Adds the counts of one test program if the line holds them:
+    /// Takes the next line of output. A test program begins with `running 4 tests` and ends with
     /// `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s`.
     pub fn add(&mut self, line: &str) {
-        let counts = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "));
-        for count in counts.into_iter().flat_map(|(_, counts)| counts.split("; ")) {
+        if line.strip_prefix("running ").is_some_and(|rest| rest.ends_with(" tests") || rest.ends_with(" test")) {
+            self.end();
+            self.running = true;
+        }
+        if let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) {
+            self.running = false;
+            self.add_counts(counts);
+        }
+    }
+
+    /// No more lines: a test program that died without a result counts as one failed test.
+    pub fn end(&mut self) {
+        self.failed += u64::from(self.running);
+        self.running = false;
+    }
+
+    fn add_counts(&mut self, counts: &str) {
+        for count in counts.split("; ") {
             let Some((number, name)) = count.split_once(' ') else { continue };
             let field = match name {
                 "passed" => &mut self.passed,
@@ -65,7 +83,8 @@ mod tests {
         ] {
             totals.add(line);
         }
-        assert_eq!(totals, Totals { passed: 13, failed: 2, ignored: 1 });
+        totals.end();
+        assert_eq!(totals, Totals { passed: 13, failed: 2, ignored: 1, running: false });
         assert_eq!(totals.to_string(), "13 passed, 2 failed");
     }
 
@@ -78,6 +97,22 @@ mod tests {
             totals.add(line);
         }
         assert_eq!(totals, Totals::default());
+    }
+
+    #[test]
+    fn test_program_that_dies_counts_as_failed() {
+        let mut totals = Totals::default();
+        for line in [
+            "running 2 tests",
+            "running 1 test",
+            "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s",
+            "running 7 tests",
+            "test a ... ok",
+        ] {
+            totals.add(line);
+        }
+        totals.end();
+        assert_eq!(totals.to_string(), "1 passed, 2 failed");
     }
 
     #[test]
