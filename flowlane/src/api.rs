@@ -42,6 +42,15 @@ pub struct OpenFlow {
     pub iaid: Option<u32>,
 }
 
+/// A request to prolong a lease.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RenewFlow {
+    /// Seconds from now; the lifetime that was granted before where it is left out.
+    #[serde(default)]
+    pub lifetime: Option<u32>,
+}
+
 /// A lease, as granted.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct LeaseView {
@@ -230,7 +239,8 @@ pub struct TraceStep {
 /// Why something was not done.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// A word for programs: `full`, `quota`, `no-such-flow`, `no-such-port`, `invalid`, `store`.
+    /// A word for programs: `full`, `quota`, `conflict`, `denied`, `no-such-flow`, `no-such-port`, `invalid`, `store`,
+    /// `stopping`.
     pub code: String,
     /// A sentence for people.
     pub message: String,

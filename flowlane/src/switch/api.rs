@@ -6,6 +6,7 @@ use super::command::{Command, Reply};
 use crate::api::{
     EntryView, FlowView, LeaseView, OpenFlow, Problem, RenewFlow, Status, Trace, TraceRequest, Verification,
 };
+use crate::exit;
 use axum::{
     Json, Router,
     extract::{
@@ -56,6 +57,17 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+impl ServeError {
+    /// The exit code of a command that ends so.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Running { .. } => exit::CONFLICT,
+            Self::Listen { source, .. } if source.kind() == ErrorKind::PermissionDenied => exit::DENIED,
+            Self::Listen { .. } => exit::FAILED,
+        }
+    }
 }
 
 /// The largest body of a request in octets: a frame of 64 KiB in hexadecimal, with colons.

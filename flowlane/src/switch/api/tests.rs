@@ -1,0 +1,224 @@
+//! The routes, with a task in the place of the switch that answers each command with what it understood.
+
+use super::*;
+use crate::api::client::{Client, ClientError};
+use std::time::Duration;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    task::JoinHandle,
+    time::timeout,
+};
+
+const FLOW: Mac = Mac([0xa2, 0xf1, 0, 0, 0, 7]);
+const NOBODY: Mac = Mac([0xa2, 0xf1, 0, 0, 0, 8]);
+
+/// An interface with an answering task behind it. Dropping it ends both.
+struct Interface {
+    directory: tempfile::TempDir,
+    _tasks: [JoinHandle<()>; 2],
+}
+
+impl Interface {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (commands, mut received) = mpsc::channel(8);
+        let socket = directory.path().join("run/switch.sock");
+        let path = socket.clone();
+        let served = tokio::spawn(async move { serve(&path, commands).await.expect("served") });
+        let answering = tokio::spawn(async move {
+            while let Some(command) = received.recv().await {
+                answer(command);
+            }
+        });
+        while !socket.exists() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Self { directory, _tasks: [served, answering] }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("run/switch.sock")
+    }
+
+    async fn client(&self) -> Client {
+        Client::connect(&self.socket()).await.expect("connected")
+    }
+
+    /// The status and body of the answer to a request as it stands on the wire.
+    async fn raw(&self, request: &str) -> (u16, serde_json::Value) {
+        let mut stream = UnixStream::connect(self.socket()).await.expect("connected");
+        stream.write_all(request.as_bytes()).await.expect("written");
+        let mut answer = String::new();
+        timeout(Duration::from_secs(5), stream.read_to_string(&mut answer)).await.expect("in time").expect("UTF-8");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+        (status, serde_json::from_str(body).expect("JSON"))
+    }
+}
+
+fn request(method: &str, path: &str, body: &str) -> String {
+    let len = body.len();
+    format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         content-length: {len}\r\n\r\n{body}"
+    )
+}
+
+fn answer(command: Command) {
+    let problem = |code: &str| Problem { code: code.into(), message: format!("as asked: {code}") };
+    let lease = |address: Mac, client: String, lifetime: u32| LeaseView {
+        addresses: vec![address.to_string()],
+        port: "p1".into(),
+        client,
+        iaid: 1,
+        remaining: Some(1),
+        lifetime,
+    };
+    let done = match command {
+        Command::Open(request, reply) => {
+            let client = request.client.unwrap_or_default();
+            reply.send(match request.name {
+                Some(code) => Err(problem(&code)),
+                None => Ok(lease(FLOW, client, request.lifetime.unwrap_or(0))),
+            }).is_ok()
+        }
+        Command::Renew(address, lifetime, reply) => {
+            reply.send(Ok(lease(address, String::new(), lifetime.unwrap_or(0)))).is_ok()
+        }
+        Command::Close(FLOW, reply) => reply.send(Ok(lease(FLOW, String::new(), 0))).is_ok(),
+        Command::Close(_, reply) => reply.send(Err(problem("no-such-flow"))).is_ok(),
+        Command::Flows(reply) => reply.send(Ok(vec![])).is_ok(),
+        Command::Flow(_, reply) => reply.send(Err(problem("no-such-flow"))).is_ok(),
+        Command::Entries(reply) => reply.send(Ok(vec![])).is_ok(),
+        Command::Verify(repair, reply) => {
+            reply.send(Ok(Verification { ok: repair, compared: 1, differences: vec![] })).is_ok()
+        }
+        Command::Trace(request, reply) => {
+            let verdict = format!("{} by {}", request.frame.len(), request.port);
+            reply
+                .send(Ok(Trace { steps: vec![], verdict, sentence: String::new(), egress: None, sent: None }))
+                .is_ok()
+        }
+        // Never answered: the way back is dropped.
+        Command::Status(_) => true,
+    };
+    assert!(done, "somebody waits for the answer");
+}
+
+#[tokio::test]
+async fn each_method_of_the_client_reaches_its_command() {
+    let interface = Interface::start().await;
+    let mut client = interface.client().await;
+    let lease = client.open(&OpenFlow { lifetime: Some(60), ..OpenFlow::default() }).await.expect("opened");
+    assert_eq!((lease.addresses, lease.lifetime), (vec![FLOW.to_string()], 60));
+    assert_eq!(client.renew(NOBODY, Some(90)).await.expect("renewed").lifetime, 90);
+    assert_eq!(client.close(FLOW).await.expect("closed").addresses, [FLOW.to_string()]);
+    assert!(client.flows().await.expect("listed").is_empty());
+    assert!(client.table().await.expect("dumped").is_empty());
+    assert!(client.verify(true).await.expect("verified").ok);
+    assert!(!client.verify(false).await.expect("verified").ok);
+    let frame = TraceRequest { port: "p1".into(), frame: "00".repeat(65_536) };
+    assert_eq!(client.trace(&frame).await.expect("traced").verdict, "131072 by p1");
+    let error = client.flow(NOBODY).await.expect_err("there is none");
+    assert!(matches!(&error, ClientError::Problem(problem) if problem.code == "no-such-flow"), "{error}");
+    assert_eq!(error.exit_code(), crate::exit::CONFLICT);
+}
+
+#[tokio::test]
+async fn a_client_without_a_name_is_its_process() {
+    let interface = Interface::start().await;
+    let mut client = interface.client().await;
+    let expected = process_name(std::process::id() as i32);
+    assert!(!expected.ends_with(" of 0"), "{expected}");
+    assert_eq!(client.open(&OpenFlow::default()).await.expect("opened").client, expected);
+    let named = OpenFlow { client: Some("me".into()), ..OpenFlow::default() };
+    assert_eq!(client.open(&named).await.expect("opened").client, "me");
+}
+
+#[tokio::test]
+async fn problems_have_their_status() {
+    let interface = Interface::start().await;
+    let expected = [
+        ("invalid", 400),
+        ("denied", 403),
+        ("no-such-port", 404),
+        ("quota", 409),
+        ("conflict", 409),
+        ("full", 503),
+        ("store", 503),
+        ("anything", 500),
+    ];
+    for (code, status) in expected {
+        let body = format!(r#"{{"port": "p1", "name": "{code}"}}"#);
+        let (found, problem) = interface.raw(&request("POST", "/v1/flows", &body)).await;
+        assert_eq!((found, &problem["code"]), (status, &code.into()));
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_wrong_with_a_request_the_answer_is_a_problem() {
+    let interface = Interface::start().await;
+    let large = format!(r#"{{"port": "p1", "frame": "{}"}}"#, "0".repeat(BODY_MAX));
+    let expected = [
+        ("POST", "/v1/flows", "{", 400, "invalid"),
+        ("POST", "/v1/flows", r#"{"port": "p1", "prot": 1}"#, 400, "invalid"),
+        ("POST", "/v1/trace", &large, 413, "too-large"),
+        ("GET", "/v1/flows/nobody", "", 400, "invalid"),
+        ("POST", "/v1/table/verify?repair=perhaps", "", 400, "invalid"),
+        ("GET", "/v2", "", 404, "no-such-path"),
+        ("PUT", "/v1/flows", "", 405, "no-such-method"),
+        ("DELETE", "/v1/flows/a2:f1:00:00:00:08", "", 404, "no-such-flow"),
+        ("GET", "/v1/status", "", 503, "stopping"),
+    ];
+    for (method, path, body, status, code) in expected {
+        let (found, problem) = interface.raw(&request(method, path, body)).await;
+        assert_eq!((found, &problem["code"]), (status, &code.into()), "{method} {path}: {problem}");
+        assert!(problem["message"].as_str().is_some_and(|message| !message.is_empty()));
+    }
+}
+
+#[tokio::test]
+async fn the_socket_is_for_its_owner_and_group() {
+    let interface = Interface::start().await;
+    let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    assert_eq!(mode(&interface.socket()), 0o660);
+    assert_eq!(mode(interface.socket().parent().expect("a directory")) & 0o022, 0);
+}
+
+#[tokio::test]
+async fn a_socket_is_taken_over_from_a_dead_switch_but_not_from_a_live_one() {
+    let interface = Interface::start().await;
+    let second = serve(&interface.socket(), mpsc::channel(1).0).await;
+    assert!(matches!(second, Err(ServeError::Running { .. })), "{second:?}");
+
+    let stale = interface.directory.path().join("stale.sock");
+    drop(UnixListener::bind(&stale).expect("a socket"));
+    let (commands, received) = mpsc::channel(1);
+    let path = stale.clone();
+    let served = tokio::spawn(async move { serve(&path, commands).await });
+    timeout(Duration::from_secs(5), async {
+        while UnixStream::connect(&stale).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .expect("it listens");
+    drop(received);
+    timeout(Duration::from_secs(5), served).await.expect("ends with the switch").expect("ran").expect("well");
+    assert!(!stale.exists(), "the socket goes with the switch");
+}
+
+/// `UPDATE_DOCS=1 cargo test -p flowlane` writes it anew.
+#[tokio::test]
+async fn the_description_is_the_one_that_is_published() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
+    let made = description().to_pretty_json().expect("JSON") + "\n";
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(path, &made).expect("written");
+    }
+    assert_eq!(fs::read_to_string(path).expect("the description"), made);
+    let interface = Interface::start().await;
+    let (status, served) = interface.raw(&request("GET", "/openapi.json", "")).await;
+    assert_eq!(status, 200);
+    assert_eq!(served, serde_json::from_str::<serde_json::Value>(&made).expect("JSON"));
+}
