@@ -2,6 +2,7 @@
 
 use flowlane_allot::Policy;
 use flowlane_program::Mode;
+use flowlane_tables::Rate;
 use flowlane_wire::{Block, Mac, PortId};
 use ipnet::IpNet;
 use miette::{Diagnostic, NamedSource, SourceSpan};
@@ -519,6 +520,19 @@ pub fn bits_per_second(text: &str) -> Option<u64> {
     let number: f64 = number.trim().parse().ok()?;
     let bits = number * unit;
     (bits.is_finite() && (1.0..1e15).contains(&bits)).then_some(bits as u64)
+}
+
+/// A burst of this many milliseconds may pass a meter at once, at least of [`BURST_MIN`] octets.
+const BURST_MILLIS: u128 = 10;
+/// One super-packet fits a bucket, whatever its rate.
+const BURST_MIN: u64 = 66_000;
+
+/// The meter for a rate in bits per second; none is unmetered.
+pub fn meter(rate: Option<u64>) -> Rate {
+    rate.map_or(Rate::UNLIMITED, |rate| {
+        let burst = u128::from(rate) * BURST_MILLIS / 8_000;
+        Rate::new(rate, (burst as u64).max(BURST_MIN))
+    })
 }
 
 #[cfg(test)]
