@@ -1,0 +1,78 @@
+//! What each command does.
+
+pub mod demo;
+pub mod doctor;
+pub mod flow;
+pub mod replay;
+pub mod status;
+pub mod switch;
+pub mod table;
+pub mod trace;
+
+use crate::{
+    api::client::{Client, ClientError},
+    cli::Global,
+    config::ConfigError,
+    exit,
+    switch::{api::ServeError, error::StartError},
+};
+use miette::{IntoDiagnostic as _, Report, Result};
+use std::process::ExitCode;
+
+/// The exit code of a command that ends with an error.
+pub fn exit_code(report: &Report) -> u8 {
+    if let Some(error) = report.downcast_ref::<ClientError>() {
+        return error.exit_code();
+    }
+    if let Some(error) = report.downcast_ref::<flow::dhcp6::Dhcp6Error>() {
+        return error.exit_code();
+    }
+    if let Some(error) = report.downcast_ref::<StartError>() {
+        return error.exit_code();
+    }
+    if report.is::<ConfigError>() || report.is::<replay::ReplayError>() || report.is::<trace::TraceError>() {
+        return exit::USAGE;
+    }
+    if let Some(error) = report.downcast_ref::<ServeError>() {
+        return error.exit_code();
+    }
+    exit::FAILED
+}
+
+/// Asks the switch.
+fn ask<T>(global: &Global, work: impl AsyncFnOnce(&mut Client) -> Result<T, ClientError>) -> Result<T> {
+    let socket = global.socket();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().into_diagnostic()?;
+    let done = runtime.block_on(async { work(&mut Client::connect(&socket).await?).await });
+    Ok(done?)
+}
+
+/// The exit code of a check.
+fn passed(ok: bool) -> ExitCode {
+    ExitCode::from(if ok { exit::DONE } else { exit::FAILED })
+}
+
+/// A duration for people: its two largest units.
+fn for_people(seconds: u64) -> String {
+    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, s) => format!("{s}s"),
+        (0, 0, m, s) => format!("{m}m{s:02}s"),
+        (0, h, m, _) => format!("{h}h{m:02}m"),
+        (d, h, _, _) => format!("{d}d{h:02}h"),
+    }
+}
+
+/// A rate for people, in bits per second.
+fn rate_for_people(rate: u64) -> String {
+    match rate {
+        r if r >= 1_000_000_000 && r % 100_000_000 == 0 => format!("{}G", r as f64 / 1e9),
+        r if r >= 1_000_000 && r % 100_000 == 0 => format!("{}M", r as f64 / 1e6),
+        r if r >= 1_000 && r % 100 == 0 => format!("{}k", r as f64 / 1e3),
+        r => r.to_string(),
+    }
+}
+
+/// A value, or a hyphen in its place.
+fn or_hyphen(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}

@@ -1,0 +1,87 @@
+//! `flowlane status`: the switch on one screen.
+
+use crate::{
+    api::{PortView, Status},
+    cli::Global,
+    commands::{ask, for_people, or_hyphen},
+    exit,
+    output::Output,
+};
+use flowlane_tables::{End, Kind};
+use miette::Result;
+use std::process::ExitCode;
+
+/// Shows it.
+///
+/// # Errors
+/// [`crate::api::client::ClientError`].
+pub fn run(global: &Global, output: Output) -> Result<ExitCode> {
+    let status = ask(global, async |client| client.status().await)?;
+    if output.json { output.document(&status)? } else { print(&status, output)? }
+    Ok(ExitCode::from(exit::DONE))
+}
+
+fn print(status: &Status, output: Output) -> Result<()> {
+    let adopted = if status.adopted { ", tables adopted" } else { "" };
+    output.line(format!(
+        "switch {}  version {}  process {}  up {}{adopted}",
+        status.name,
+        status.version,
+        status.pid,
+        for_people(status.uptime)
+    ))?;
+    output.line(format!(
+        "block {}  {} of {} slots leased, {} in quarantine",
+        status.block, status.leased, status.slots, status.quarantined
+    ))?;
+    output.line(format!("leases in {}", status.store))?;
+    output.line("")?;
+    let heads = ["PORT", "INTERFACE", "EXECUTOR", "LINK", "ADDRESS", "MTU", "FORWARDED", "PASSED", "REJECTED"];
+    output.table(&heads, status.ports.iter().map(row))?;
+    let problems: Vec<String> = problems(status).collect();
+    if !problems.is_empty() {
+        output.line("")?;
+    }
+    problems.iter().try_for_each(|problem| output.line(format!("! {problem}")))
+}
+
+fn row(port: &PortView) -> Vec<String> {
+    vec![
+        port.number.to_string(),
+        port.interface.clone(),
+        or_hyphen(port.executor.map(|executor| executor.name())),
+        if port.up { "up" } else { "down" }.to_owned(),
+        or_hyphen(port.mac.as_deref()),
+        or_hyphen(port.mtu),
+        sum(port, |kind| kind == Kind::Forwarded).to_string(),
+        sum(port, |kind| matches!(kind, Kind::Passed | Kind::ToLinux)).to_string(),
+        rejected(port),
+    ]
+}
+
+fn sum(port: &PortView, of: impl Fn(Kind) -> bool) -> u64 {
+    let counted = End::ALL.iter().filter(|end| of(end.kind()));
+    counted.filter_map(|end| port.counts.get(end.name())).sum()
+}
+
+/// The reasons for which frames were rejected, with their counts.
+fn rejected(port: &PortView) -> String {
+    let dropped = End::ALL.iter().filter(|end| end.kind() == Kind::Dropped);
+    let reasons: Vec<String> = dropped
+        .filter_map(|end| port.counts.get(end.name()).map(|count| format!("{} {count}", end.name())))
+        .collect();
+    if reasons.is_empty() { "-".to_owned() } else { reasons.join(", ") }
+}
+
+fn problems(status: &Status) -> impl Iterator<Item = String> {
+    let of_ports = status
+        .ports
+        .iter()
+        .filter_map(|port| port.problem.as_ref().map(|problem| format!("port {}: {problem}", port.interface)));
+    let ignored = status.ports.iter().flat_map(|port| {
+        port.dhcp6_ignored
+            .iter()
+            .map(|(reason, count)| format!("port {}: {count} DHCPv6 messages not answered: {reason}", port.interface))
+    });
+    status.problems.iter().cloned().chain(of_ports).chain(ignored)
+}
