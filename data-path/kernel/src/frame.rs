@@ -3,7 +3,7 @@
 use crate::maps::Kernel;
 use aya_ebpf::{
     bindings::{__sk_buff, xdp_md},
-    helpers::{bpf_skb_pull_data, bpf_xdp_get_buff_len},
+    helpers::{bpf_skb_pull_data, bpf_xdp_adjust_meta, bpf_xdp_get_buff_len},
     programs::{TcContext, XdpContext},
 };
 use flowlane_pipeline::{Frame, Tables};
@@ -62,6 +62,27 @@ impl<'a> XdpFrame<'a> {
     #[inline(always)]
     pub fn raw(&self) -> *mut xdp_md {
         self.ctx.ctx
+    }
+}
+
+/// What XDP leaves before a frame for tc: this mark, with the egress port in its low 16 bits.
+const HANDED_UP: u32 = 0xf10a_0000;
+
+impl XdpFrame<'_> {
+    /// Leaves word for tc by which port the frame is to be sent. Whether there was room for it.
+    #[inline(always)]
+    pub fn hand_up(&self, egress: PortId) -> bool {
+        // SAFETY: the context that the program was called with.
+        if unsafe { bpf_xdp_adjust_meta(self.ctx.ctx, -(size_of::<u32>() as i32)) } != 0 {
+            return false;
+        }
+        let (start, end) = (self.ctx.metadata(), self.ctx.metadata_end());
+        if start + size_of::<u32>() > end {
+            return false;
+        }
+        // SAFETY: within the room before the frame, as just compared; it is aligned to four octets.
+        unsafe { (start as *mut u32).write(HANDED_UP | u32::from(egress.0)) };
+        true
     }
 }
 
@@ -136,6 +157,20 @@ impl<'a> SkbFrame<'a> {
     #[inline(always)]
     pub fn segments(&mut self) -> u64 {
         flowlane_pipeline::size(self).frames
+    }
+
+    /// The port that XDP has left word to send the frame by.
+    #[inline(always)]
+    pub fn handed_up(&self) -> Option<PortId> {
+        // SAFETY: the context that the program was called with.
+        let skb = unsafe { &*self.raw() };
+        let (start, end) = (skb.data_meta as usize, skb.data as usize);
+        if start + size_of::<u32>() > end {
+            return None;
+        }
+        // SAFETY: within the room before the frame, as just compared; it is aligned to four octets.
+        let word = unsafe { (start as *const u32).read() };
+        (word & 0xffff_0000 == HANDED_UP).then_some(PortId(word as u16))
     }
 
     /// For whom Linux takes the frame to be, `linux/if_packet.h`.

@@ -22,7 +22,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use flowlane_pipeline::{Tables, Verdict, give_back, run};
-use flowlane_tables::End;
+use flowlane_tables::{End, PortFlags};
 use flowlane_wire::PortId;
 
 /// `PACKET_HOST` and `PACKET_OTHERHOST` of `linux/if_packet.h`.
@@ -79,11 +79,19 @@ pub fn flowlane_tc(ctx: TcContext) -> i32 {
     action
 }
 
-/// Behind an XDP program: some drivers decide whom a frame is for before XDP rewrites it, and Linux would not take a
-/// frame that XDP has addressed to this host. Looks again.
+/// Behind an XDP program: sends the frames that leave by a port which takes socket buffers only. And some drivers decide
+/// whom a frame is for before XDP rewrites it, so that Linux would not take a frame that XDP has addressed to this host:
+/// looks again.
 #[classifier]
 pub fn flowlane_host(ctx: TcContext) -> i32 {
     let frame = SkbFrame::new(&ctx);
+    if let Some(egress) = frame.handed_up() {
+        return match Kernel::new().port(egress) {
+            // SAFETY: a helper that takes two numbers.
+            Some(entry) => unsafe { bpf_redirect(entry.ifindex(), 0) as i32 },
+            None => TC_ACT_SHOT,
+        };
+    }
     if frame.packet_type() == TO_ANOTHER_HOST && frame.is_to_port(&Kernel::new(), PortId(PORT.load())) {
         to_this_host(ctx.skb.skb);
     }
@@ -105,11 +113,12 @@ fn on_xdp(ctx: &XdpContext, frags: bool) -> u32 {
     let mut end = verdict.end();
     let action = match verdict {
         Verdict::Pass | Verdict::ToLinux(_) => XDP_PASS,
-        Verdict::Forward { port, .. } => match DEVICES.redirect(u32::from(port.0), u64::from(XDP_DROP)) {
-            Ok(_) => XDP_REDIRECT,
-            Err(action) => {
+        Verdict::Forward { port, .. } => match send(&frame, &kernel, port) {
+            Some(action) => action,
+            // The interface has gone, or has no room for a word to tc.
+            None => {
                 end = End::PortDown;
-                action
+                XDP_DROP
             }
         },
         Verdict::Resolve { slot } => {
@@ -126,6 +135,15 @@ fn on_xdp(ctx: &XdpContext, frags: bool) -> u32 {
     kernel.count(ingress, end, 1);
     seen.finish_xdp(&frame, ingress, verdict, end);
     action
+}
+
+/// Sends a frame by a port: directly, or by way of tc. Nothing where there is no such interface.
+#[inline(always)]
+fn send(frame: &XdpFrame<'_>, kernel: &Kernel, port: PortId) -> Option<u32> {
+    if kernel.port(port)?.flags().has(PortFlags::BUFFERS) {
+        return frame.hand_up(port).then_some(XDP_PASS);
+    }
+    DEVICES.redirect(u32::from(port.0), u64::from(XDP_DROP)).ok().map(|_| XDP_REDIRECT)
 }
 
 #[inline(always)]

@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use core::ffi::c_long;
 use flowlane_pipeline::{Frame, Verdict};
-use flowlane_tables::{End, PuntHeader, PuntKind, SNAP, WAITING_MAX};
+use flowlane_tables::{End, Kind, PuntHeader, PuntKind, SNAP, WAITING_MAX};
 use flowlane_wire::{PortId, SlotIndex};
 
 /// Room for waiting frames comes in three sizes, because the verifier wants each reservation's to be a constant: a plain
@@ -175,7 +175,7 @@ impl Seen {
             end: end as u8,
             ..PuntHeader::default()
         };
-        if let Verdict::Forward { port, .. } = verdict {
+        if let (Verdict::Forward { port, .. }, Kind::Forwarded) = (verdict, end.kind()) {
             header.egress = port.0;
         }
         frame.describe(&mut header);

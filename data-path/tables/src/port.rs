@@ -16,6 +16,9 @@ impl PortFlags {
     /// Frames leave with the port's own address as their source instead of the flow's address, because a learning
     /// bridge lies on both sides of the switch.
     pub const OWN_SOURCE: Self = Self(2);
+    /// The port takes socket buffers only: not every virtual interface takes the frames of XDP, and one that does not
+    /// loses them without a word. XDP on another port hands such a frame up to tc, which sends it.
+    pub const BUFFERS: Self = Self(4);
 
     /// Whether all bits of `other` are set.
     #[inline(always)]

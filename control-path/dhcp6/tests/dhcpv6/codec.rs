@@ -265,5 +265,5 @@ proptest! {
 
 #[test]
 fn the_enterprise_number_is_the_documented_one() {
-    assert!(include_str!("../../docs/dhcpv6.md").contains(&format!("`{ENTERPRISE:#x}`")));
+    assert!(include_str!("../../../../docs/dhcpv6.md").contains(&format!("`{ENTERPRISE:#x}`")));
 }

@@ -52,7 +52,7 @@ fn hex(text: &str) -> Vec<u8> {
 
 /// An example of `docs/dhcpv6.md`.
 fn example(name: &str) -> Vec<u8> {
-    let page = include_str!("../../docs/dhcpv6.md");
+    let page = include_str!("../../../../docs/dhcpv6.md");
     let (_, rest) = page.split_once(&format!("```hex {name}\n")).unwrap();
     hex(rest.split_once("```").unwrap().0)
 }
