@@ -149,7 +149,7 @@ mod tests {
             TUNNEL => LinkKind::Other,
             _ => LinkKind::Ethernet,
         };
-        let state = LinkState { ifindex, name: format!("i{ifindex}"), up, mtu: 1500, mac: mac(0), master };
+        let state = LinkState { ifindex, name: format!("i{ifindex}"), up, mtu: 1500, mac: mac(0), master, kind: None };
         Link { state, kind }
     }
 

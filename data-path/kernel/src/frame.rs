@@ -24,9 +24,7 @@ fn octets<'a, const N: usize>(data: usize, data_end: usize, offset: usize) -> Op
 /// The two addresses by halfwords: frames are aligned to two octets, and the target has no unaligned loads.
 #[inline(always)]
 fn addresses(words: &[u16; 7]) -> (u64, u64) {
-    let join = |a: u16, b: u16, c: u16| {
-        u64::from(a.to_be()) << 32 | u64::from(b.to_be()) << 16 | u64::from(c.to_be())
-    };
+    let join = |a: u16, b: u16, c: u16| u64::from(a.to_be()) << 32 | u64::from(b.to_be()) << 16 | u64::from(c.to_be());
     (join(words[0], words[1], words[2]), join(words[3], words[4], words[5]))
 }
 

@@ -77,11 +77,7 @@ impl Load for SkbFrame<'_> {
 #[inline(always)]
 pub fn wait_xdp(frame: &XdpFrame<'_>, ingress: PortId, slot: SlotIndex) -> bool {
     let len = frame.buffer_len() as usize;
-    if len <= PLAIN {
-        wait::<PLAIN, _>(frame, ingress, slot)
-    } else {
-        wait::<JUMBO, _>(frame, ingress, slot)
-    }
+    if len <= PLAIN { wait::<PLAIN, _>(frame, ingress, slot) } else { wait::<JUMBO, _>(frame, ingress, slot) }
 }
 
 /// Queues a socket buffer for the slow path. Whether the queue took it.

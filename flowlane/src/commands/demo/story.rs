@@ -92,7 +92,10 @@ impl Story {
         let executor = self.executor()?;
         let _echo: Vec<_> = [Version::V4, Version::V6]
             .into_iter()
-            .flat_map(|version| [&self.network.a, &self.network.b].map(|station| udp_echo(station.host.netns(), station.at(version, PORT))))
+            .flat_map(|version| {
+                [&self.network.a, &self.network.b]
+                    .map(|station| udp_echo(station.host.netns(), station.at(version, PORT)))
+            })
             .collect::<Result<_, _>>()
             .into_diagnostic()?;
 
@@ -107,7 +110,8 @@ impl Story {
         self.intruder(telling, to_flow.0, from_flow.0)?;
         self.release(telling, &to_flow)?;
 
-        let mut claims: Vec<u8> = self.steps.iter().filter(|step| step.ok).flat_map(|step| step.claims).copied().collect();
+        let mut claims: Vec<u8> =
+            self.steps.iter().filter(|step| step.ok).flat_map(|step| step.claims).copied().collect();
         claims.sort_unstable();
         claims.dedup();
         Ok(Report {
@@ -132,19 +136,26 @@ impl Story {
         let started = Instant::now();
         let lease = self.network.a.host.netns().run(|| dhcp6::open(&ask)).into_diagnostic()??;
         let took = started.elapsed();
-        let address = *lease.addresses.first().ok_or_else(|| miette!("the switch granted a lease without addresses"))?;
+        let address =
+            *lease.addresses.first().ok_or_else(|| miette!("the switch granted a lease without addresses"))?;
         let field_name = field_name(field);
         self.names.0.insert(address, "flow".into());
         seen.note("address", address.to_string());
         seen.note("lifetime_seconds", lease.lifetime);
         seen.note("milliseconds", took.as_secs_f64() * 1e3);
-        seen.say(format!("host A asks by DHCPv6 (RFC 8947): Solicit with Rapid Commit; the switch replies in {:.1} ms", took.as_secs_f64() * 1e3));
+        seen.say(format!(
+            "host A asks by DHCPv6 (RFC 8947): Solicit with Rapid Commit; the switch replies in {:.1} ms",
+            took.as_secs_f64() * 1e3
+        ));
         let lifetime = lease.lifetime.map_or("for ever".into(), |seconds| format!("for {seconds} s"));
         seen.say(format!("granted: {address} as the Ethernet {field_name}, {lifetime}"));
         let stations = [&self.network.a, &self.network.b, &self.network.x];
         let owned = stations.iter().any(|station| station.mac == address || station.port_mac == address);
         seen.check(!owned, "the flow address is an interface's own");
-        seen.check(self.switch.flow(address).is_ok_and(|flow| flow.port == "port-a"), "the switch does not know the flow");
+        seen.check(
+            self.switch.flow(address).is_ok_and(|flow| flow.port == "port-a"),
+            "the switch does not know the flow",
+        );
         let (name, title, claims): (_, _, &[u8]) = match field {
             Field::Destination => ("host-asks", "A host asks for a flow address", &[1, 4]),
             Field::Source => ("host-asks-source", "The host asks for one to send from", &[1, 4]),
@@ -159,7 +170,9 @@ impl Story {
         self.network.a.send_by(flow).into_diagnostic()?;
         seen.say(format!("host A: ip neigh replace {} lladdr {flow} dev eth0", self.network.a.gateways[0]));
         let before = self.port("port-a")?;
-        let pairs = self.exchange(&mut seen, "UDP", Version::V4, |story| story.udp(&story.network.a, &story.network.b, Version::V4));
+        let pairs = self.exchange(&mut seen, "UDP", Version::V4, |story| {
+            story.udp(&story.network.a, &story.network.b, Version::V4)
+        });
         let after = self.port("port-a")?;
         let resolved = count(&after, "resolve") - count(&before, "resolve");
         seen.note("resolved_by_slow_path", resolved);
@@ -167,10 +180,20 @@ impl Story {
         let view = self.switch.flow(flow)?;
         seen.check(view.next.as_deref() == Some(&self.network.b.mac.to_string()), "the table does not lead to host B");
         seen.note("stored", format!("{flow} -> {}", view.next.clone().unwrap_or_default()));
-        seen.say(format!("the switch asked its routes and neighbours for {} and stored: {flow} -> {} by {}",
-            self.network.b.addresses[0], view.next.unwrap_or_default(), view.egress.unwrap_or_default()));
+        seen.say(format!(
+            "the switch asked its routes and neighbours for {} and stored: {flow} -> {} by {}",
+            self.network.b.addresses[0],
+            view.next.unwrap_or_default(),
+            view.egress.unwrap_or_default()
+        ));
         self.check_rewrite(&mut seen, pairs, Wanted { to: flow, from: self.network.a.mac, sent_from: flow });
-        self.finish(telling, "first-packet", "The first packet is resolved by its IP destination", &[1, 3, 5, 8, 10, 12, 13, 16, 17], seen);
+        self.finish(
+            telling,
+            "first-packet",
+            "The first packet is resolved by its IP destination",
+            &[1, 3, 5, 8, 10, 12, 13, 16, 17],
+            seen,
+        );
         Ok(())
     }
 
@@ -182,11 +205,17 @@ impl Story {
             (0..LATER).try_for_each(|_| story.udp(&story.network.a, &story.network.b, Version::V4))
         });
         let (after, packets_after) = (self.port("port-a")?, self.switch.flow(flow)?.packets);
-        let (forwarded, resolved) = (count(&after, "forward") - count(&before, "forward"), count(&after, "resolve") - count(&before, "resolve"));
+        let (forwarded, resolved) = (
+            count(&after, "forward") - count(&before, "forward"),
+            count(&after, "resolve") - count(&before, "resolve"),
+        );
         seen.note("forwarded", forwarded);
         seen.note("resolved_by_slow_path", resolved);
         seen.say(format!("{forwarded} packets forwarded by the table, {resolved} by the slow path"));
-        seen.check(forwarded == LATER && packets_after - packets_before == LATER, format!("{forwarded} of {LATER} packets were forwarded"));
+        seen.check(
+            forwarded == LATER && packets_after - packets_before == LATER,
+            format!("{forwarded} of {LATER} packets were forwarded"),
+        );
         seen.check(resolved == 0, "the slow path was asked again");
         self.check_rewrite(&mut seen, pairs, Wanted { to: flow, from: self.network.a.mac, sent_from: flow });
         self.finish(telling, "later-packets", "Later packets are forwarded by the table alone", &[6, 9, 17, 18], seen);
@@ -203,7 +232,10 @@ impl Story {
         let (packets, bytes) = (after.packets - before.packets, after.bytes - before.bytes);
         seen.note("packets", packets);
         seen.note("bytes", bytes);
-        seen.say(format!("{} MiB by TCP arrived whole, 3 pings were answered: {packets} packets, {bytes} octets in the flow", BULK >> 20));
+        seen.say(format!(
+            "{} MiB by TCP arrived whole, 3 pings were answered: {packets} packets, {bytes} octets in the flow",
+            BULK >> 20
+        ));
         seen.check(bytes > BULK, format!("only {bytes} octets were counted"));
         self.check_rewrite(&mut seen, pairs, Wanted { to: flow, from: self.network.a.mac, sent_from: flow });
         self.finish(telling, "tcp-icmp", "TCP and ICMP go through the flow, too", &[3, 17, 18], seen);
@@ -214,7 +246,9 @@ impl Story {
     fn other_version(&mut self, telling: &mut Telling, flow: Mac) -> Result<(), Failure> {
         let mut seen = Seen::default();
         let before = self.port("port-a")?;
-        let pairs = self.exchange(&mut seen, "UDP", Version::V6, |story| story.udp(&story.network.a, &story.network.b, Version::V6));
+        let pairs = self.exchange(&mut seen, "UDP", Version::V6, |story| {
+            story.udp(&story.network.a, &story.network.b, Version::V6)
+        });
         self.exchange(&mut seen, "TCP", Version::V6, |story| story.tcp(Version::V6));
         self.exchange(&mut seen, "ICMP", Version::V6, |story| story.ping(Version::V6));
         let resolved = count(&self.port("port-a")?, "resolve") - count(&before, "resolve");
@@ -236,14 +270,19 @@ impl Story {
         seen.check(sent.is_ok(), "host B can not send");
         thread::sleep(SETTLE);
         let first = |frames: Vec<flowlane_lab::Frame>, from: usize, direction| {
-            packets(frames.get(from..).unwrap_or_default(), direction).find(|packet| packet.protocol == 17 && packet.from == b.addresses[0])
+            packets(frames.get(from..).unwrap_or_default(), direction)
+                .find(|packet| packet.protocol == 17 && packet.from == b.addresses[0])
         };
-        let (out, arrived) = (first(b.tap.frames(), marks.0, Direction::Out), first(a.tap.frames(), marks.1, Direction::In));
+        let (out, arrived) =
+            (first(b.tap.frames(), marks.0, Direction::Out), first(a.tap.frames(), marks.1, Direction::In));
         match (out, arrived) {
             (Some(out), Some(arrived)) => {
                 self.say_pair(&mut seen, &out, &arrived);
                 seen.check(out.destination == b.port_mac && out.source == b.mac, "host B's frame is not plain");
-                seen.check(arrived.destination == a.mac && arrived.source == a.port_mac, "the frame was not forwarded by Linux");
+                seen.check(
+                    arrived.destination == a.mac && arrived.source == a.port_mac,
+                    "the frame was not forwarded by Linux",
+                );
             }
             _ => seen.check(false, "the frame did not arrive"),
         }
@@ -265,7 +304,9 @@ impl Story {
         a.addresses.iter().try_for_each(|address| a.host.port().set_neighbour(*address, flow)).into_diagnostic()?;
         seen.say(format!("host A: ip link set eth0 address {flow}"));
         let before = self.port("port-a")?;
-        let pairs = self.exchange(&mut seen, "UDP", Version::V4, |story| story.udp(&story.network.a, &story.network.b, Version::V4));
+        let pairs = self.exchange(&mut seen, "UDP", Version::V4, |story| {
+            story.udp(&story.network.a, &story.network.b, Version::V4)
+        });
         let first = count(&self.port("port-a")?, "resolve") - count(&before, "resolve");
         self.exchange(&mut seen, "TCP", Version::V4, |story| story.tcp(Version::V4));
         self.exchange(&mut seen, "ICMP", Version::V6, |story| story.ping(Version::V6));
@@ -275,7 +316,10 @@ impl Story {
         seen.note("forwarded", view.packets);
         seen.check(first >= 1 && resolved == first, "the slow path was not asked just for the first packet");
         seen.check(view.next.as_deref() == Some(&self.network.b.mac.to_string()), "the table does not lead to host B");
-        seen.say(format!("UDP, TCP and ICMPv6 go to the router's real address; {} packets took the flow of their source", view.packets));
+        seen.say(format!(
+            "UDP, TCP and ICMPv6 go to the router's real address; {} packets took the flow of their source",
+            view.packets
+        ));
         let to = self.network.a.port_mac;
         self.check_rewrite(&mut seen, pairs, Wanted { to, from: flow, sent_from: flow });
         let title = "The flow address can be the source instead";
@@ -292,7 +336,8 @@ impl Story {
         let (x, a, b) = (&self.network.x, &self.network.a, &self.network.b);
         let (before, mark) = (self.port("port-x")?, b.tap.frames().len());
         x.send_by(to_flow).into_diagnostic()?;
-        let sent = x.host.netns().run(|| send_udp(x.at(Version::V4, 0), b.at(Version::V4, PORT), FORGED)).into_diagnostic()?;
+        let sent =
+            x.host.netns().run(|| send_udp(x.at(Version::V4, 0), b.at(Version::V4, PORT), FORGED)).into_diagnostic()?;
         seen.check(sent.is_ok(), "the intruder can not send");
         let injector = Injector::open(x.host.link()).into_diagnostic()?;
         let guess = Mac::from_u64(to_flow.to_u64() ^ 0x5_0000);
@@ -313,9 +358,14 @@ impl Story {
         seen.note("rejected_unknown_flow", unknown);
         seen.note("arrived_at_b", arrived);
         seen.say(format!("{FORGED} packets from the intruder's own socket to {to_flow}: rejected, wrong port"));
-        seen.say(format!("{FORGED} frames to it under host A's address, {FORGED} frames from {from_flow}: rejected, wrong port"));
+        seen.say(format!(
+            "{FORGED} frames to it under host A's address, {FORGED} frames from {from_flow}: rejected, wrong port"
+        ));
         seen.say(format!("{FORGED} frames to a guessed address, {guess}: rejected, unknown flow"));
-        seen.check(wrong_port == 3 * FORGED, format!("{wrong_port} of {} frames were rejected as from the wrong port", 3 * FORGED));
+        seen.check(
+            wrong_port == 3 * FORGED,
+            format!("{wrong_port} of {} frames were rejected as from the wrong port", 3 * FORGED),
+        );
         seen.check(unknown == FORGED, format!("{unknown} of {FORGED} frames were rejected as of an unknown flow"));
         seen.check(arrived == 0, format!("{arrived} of the intruder's frames arrived at host B"));
         self.finish(telling, "intruder", "An intruder's frames are rejected", &[19], seen);
@@ -333,7 +383,8 @@ impl Story {
         seen.check(quarantined == 1, format!("{quarantined} addresses are in quarantine instead of 1"));
         let (before, mark) = (self.port("port-a")?, b.tap.frames().len());
         a.send_by(*flow).into_diagnostic()?;
-        let sent = a.host.netns().run(|| send_udp(a.at(Version::V4, 0), b.at(Version::V4, PORT), 1)).into_diagnostic()?;
+        let sent =
+            a.host.netns().run(|| send_udp(a.at(Version::V4, 0), b.at(Version::V4, PORT), 1)).into_diagnostic()?;
         seen.check(sent.is_ok(), "host A can not send");
         thread::sleep(SETTLE);
         let unknown = count(&self.port("port-a")?, "unknown-flow") - count(&before, "unknown-flow");
@@ -394,7 +445,10 @@ impl Story {
     /// Addresses as they must have come, and as they must have been sent (claim 17); the hop is routed.
     fn check_rewrite(&self, seen: &mut Seen, pair: Option<(Packet, Packet)>, wanted: Wanted) {
         let Some((before, after)) = pair else { return };
-        seen.check((before.destination, before.source) == (wanted.to, wanted.from), "the frame came with other addresses");
+        seen.check(
+            (before.destination, before.source) == (wanted.to, wanted.from),
+            "the frame came with other addresses",
+        );
         let sent = (self.network.b.mac, wanted.sent_from);
         seen.check((after.destination, after.source) == sent, "the frame was sent with other addresses");
         seen.check(after.ttl == before.ttl - 1, "the time to live was not decremented at the routed hop");
@@ -437,7 +491,14 @@ impl Story {
         Ok(self.switch.status()?.ports.into_iter().filter_map(of_port).collect())
     }
 
-    fn finish(&mut self, telling: &mut Telling, name: &'static str, title: &'static str, claims: &'static [u8], seen: Seen) {
+    fn finish(
+        &mut self,
+        telling: &mut Telling,
+        name: &'static str,
+        title: &'static str,
+        claims: &'static [u8],
+        seen: Seen,
+    ) {
         let Seen { evidence, lines, failures } = seen;
         let step = Step { name, title, claims, ok: failures.is_empty(), evidence, failures };
         telling.step(&step, &lines);
@@ -457,7 +518,8 @@ struct Wanted {
 
 /// An IPv4 UDP packet from 10.3.0.2 to 10.2.0.2, port 7, from the EtherType on; without a UDP checksum, as IPv4 allows.
 const UDP_TO_B: [u8; 2 + 20 + 8 + 4] = [
-    0x08, 0x00, 0x45, 0, 0, 32, 0, 1, 0, 0, 64, 17, 0x66, 0xc4, 10, 3, 0, 2, 10, 2, 0, 2, 0, 9, 0, 7, 0, 12, 0, 0, b'm', b'i', b'n', b'e',
+    0x08, 0x00, 0x45, 0, 0, 32, 0, 1, 0, 0, 64, 17, 0x66, 0xc4, 10, 3, 0, 2, 10, 2, 0, 2, 0, 9, 0, 7, 0, 12, 0, 0,
+    b'm', b'i', b'n', b'e',
 ];
 
 fn send_udp(from: std::net::SocketAddr, to: std::net::SocketAddr, times: u64) -> std::io::Result<()> {

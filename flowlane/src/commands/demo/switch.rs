@@ -58,7 +58,11 @@ impl Switch {
             }
             if let Some(status) = self.child.try_wait().into_diagnostic()? {
                 let said = fs::read_to_string(log).unwrap_or_default();
-                return Err(miette!(code = "FL0702", help = "see: flowlane doctor", "the switch ended ({status}):\n{said}"));
+                return Err(miette!(
+                    code = "FL0702",
+                    help = "see: flowlane doctor",
+                    "the switch ended ({status}):\n{said}"
+                ));
             }
             thread::sleep(Duration::from_millis(10));
         }
