@@ -366,7 +366,10 @@ mod tests {
         std::fs::create_dir(directory.path().join("right")).expect("made");
         std::fs::write(directory.path().join("right/switch.sock"), "").expect("written");
         assert_eq!(socket_of(&["--runtime-directory", root]), directory.path().join("switch/switch.sock"));
-        assert_eq!(socket_of(&["--runtime-directory", root, "-s", "right"]), directory.path().join("right/switch.sock"));
+        assert_eq!(
+            socket_of(&["--runtime-directory", root, "-s", "right"]),
+            directory.path().join("right/switch.sock")
+        );
         assert_eq!(socket_of(&["--socket", "/x"]), Path::new("/x"));
     }
 }

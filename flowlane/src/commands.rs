@@ -16,27 +16,24 @@ use crate::{
     exit,
     switch::{api::ServeError, error::StartError},
 };
+use flow::dhcp6::Dhcp6Error;
 use miette::{IntoDiagnostic as _, Report, Result};
+use replay::ReplayError;
 use std::process::ExitCode;
+use trace::TraceError;
 
 /// The exit code of a command that ends with an error.
 pub fn exit_code(report: &Report) -> u8 {
-    if let Some(error) = report.downcast_ref::<ClientError>() {
-        return error.exit_code();
-    }
-    if let Some(error) = report.downcast_ref::<flow::dhcp6::Dhcp6Error>() {
-        return error.exit_code();
-    }
-    if let Some(error) = report.downcast_ref::<StartError>() {
-        return error.exit_code();
-    }
-    if report.is::<ConfigError>() || report.is::<replay::ReplayError>() || report.is::<trace::TraceError>() {
-        return exit::USAGE;
-    }
-    if let Some(error) = report.downcast_ref::<ServeError>() {
-        return error.exit_code();
-    }
-    exit::FAILED
+    let codes = [
+        report.downcast_ref().map(ClientError::exit_code),
+        report.downcast_ref().map(Dhcp6Error::exit_code),
+        report.downcast_ref().map(StartError::exit_code),
+        report.downcast_ref().map(ServeError::exit_code),
+        report.downcast_ref().map(ReplayError::exit_code),
+        report.downcast_ref().map(TraceError::exit_code),
+        report.downcast_ref::<ConfigError>().map(|_| exit::USAGE),
+    ];
+    codes.into_iter().flatten().next().unwrap_or(exit::FAILED)
 }
 
 /// Asks the switch.

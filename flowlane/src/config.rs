@@ -11,6 +11,7 @@ use std::{
     collections::BTreeMap,
     ops::Range,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use toml::Spanned;
 
@@ -151,7 +152,7 @@ pub enum ConfigError {
         message: String,
         /// The file's text.
         #[source_code]
-        text: NamedSource<String>,
+        text: Arc<NamedSource<String>>,
         /// Where.
         #[label("{hint}")]
         at: SourceSpan,
@@ -259,7 +260,7 @@ impl Config {
         let source = Source { name, text };
         let file: File = toml::from_str(text)
             .map_err(|error| source.wrong(error.span().unwrap_or(0..0), error.message().trim().to_owned(), "here"))?;
-        source.config(file)
+        source.config(&file)
     }
 
     /// The port of an interface.
@@ -284,17 +285,17 @@ impl Source<'_> {
         let before = self.text.get(..at.start).unwrap_or("");
         ConfigError::Wrong {
             message: message.into(),
-            text: NamedSource::new(self.name, self.text.to_owned()),
+            text: Arc::new(NamedSource::new(self.name, self.text.to_owned())),
             at: at.into(),
             line: before.matches('\n').count() + 1,
             hint: hint.into(),
         }
     }
 
-    fn config(&self, file: File) -> Result<Config, ConfigError> {
+    fn config(&self, file: &File) -> Result<Config, ConfigError> {
         let name = self.switch_name(file.name.as_ref())?;
         let block = self.block(file.block.as_ref(), file.slots.as_ref())?;
-        let ports = self.ports(&file)?;
+        let ports = self.ports(file)?;
         let config = Config {
             block,
             executor: file.executor,

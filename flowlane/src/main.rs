@@ -39,7 +39,13 @@ fn run(cli: Cli) -> Result<ExitCode> {
     let output = Output::new(global.json);
     prepare(command.as_ref())?;
     if let Some(name) = &global.netns {
-        flowlane_lab::Netns::named(name).and_then(|netns| netns.enter()).into_diagnostic()?;
+        flowlane_lab::Netns::named(name).and_then(|netns| netns.enter()).map_err(|error| {
+            miette::miette!(
+                code = "FL0002",
+                help = "`ip netns` lists the namespaces; entering one takes root",
+                "{error}"
+            )
+        })?;
     }
     match command.unwrap_or(Command::Status) {
         Command::Demo(options) => commands::demo::run(&options, output),

@@ -95,28 +95,20 @@ fn print(findings: &[Finding], output: Output) -> Result<()> {
 
 /// Settings of the network namespace.
 fn network() -> Vec<Finding> {
-    let forwarding = [("ipv4", "net.ipv4.ip_forward"), ("ipv6", "net.ipv6.conf.all.forwarding")].map(|(family, key)| {
-        let check = format!("forwarding {family}");
-        match sysctl(key).as_deref() {
-            Some("0") => Finding::warn(
-                &check,
-                "off: Linux neither answers nor fragments packets of routed flows",
-                format!("sysctl -w {key}=1"),
-            ),
-            Some(_) => Finding::ok(&check, "on"),
-            None => Finding::ok(&check, "this kernel does not have the protocol"),
-        }
-    });
-    let strict = sysctl("net.ipv4.conf.all.rp_filter").is_some_and(|value| value == "1");
-    let filter = match strict {
-        true => Finding::warn(
-            "rp_filter",
-            "strict: packets that come in by another port than the route to their source are dropped",
-            "sysctl -w net.ipv4.conf.all.rp_filter=2",
-        ),
-        false => Finding::ok("rp_filter", "not strict"),
-    };
-    forwarding.into_iter().chain([filter]).collect()
+    let forwarding =
+        [("ipv4", "net.ipv4.ip_forward"), ("ipv6", "net.ipv6.conf.all.forwarding")].map(|(family, key)| {
+            let check = format!("forwarding {family}");
+            match sysctl(key).as_deref() {
+                Some("0") => Finding::warn(
+                    &check,
+                    "off: Linux neither answers nor fragments packets of routed flows",
+                    format!("sysctl -w {key}=1"),
+                ),
+                Some(_) => Finding::ok(&check, "on"),
+                None => Finding::ok(&check, "this kernel does not have the protocol"),
+            }
+        });
+    forwarding.into()
 }
 
 fn interfaces(config: &Config, configured: bool) -> Result<Vec<Finding>> {

@@ -64,7 +64,7 @@ fn print_lease(lease: &LeaseView, output: Output) -> Result<()> {
         return output.document(lease);
     }
     lease.addresses.iter().try_for_each(|address| output.line(address))?;
-    let remaining = lease.remaining.map_or_else(|| "for ever".to_owned(), |seconds| for_people(seconds));
+    let remaining = lease.remaining.map_or_else(|| "for ever".to_owned(), for_people);
     output.say(format!("leased on port {} for {remaining}", lease.port));
     Ok(())
 }
@@ -74,12 +74,7 @@ fn open_from_host(global: &Global, options: OpenOptions, interface: String, outp
     let ask = Ask {
         interface,
         count: options.count,
-        spec: FlowSpec {
-            destination: options.to,
-            rate: options.rate,
-            field: options.field.into(),
-            name: options.name,
-        },
+        spec: FlowSpec { destination: options.to, rate: options.rate, field: options.field.into(), name: options.name },
         iaid: options.iaid.unwrap_or_else(|| leases.free_iaid()),
         timeout: options.timeout,
     };
@@ -148,9 +143,9 @@ fn details(spec: &FlowSpec) -> String {
 fn how_to_use(lease: &Lease) -> Vec<String> {
     let interface = &lease.interface;
     let commands = lease.addresses.iter().enumerate().flat_map(|(place, address)| match lease.spec.field {
-        Field::Source => vec![format!(
-            "ip link add link {interface} name flow{place} address {address} type macvlan mode private"
-        )],
+        Field::Source => {
+            vec![format!("ip link add link {interface} name flow{place} address {address} type macvlan mode private")]
+        }
         Field::Destination => {
             let to = lease.spec.destination;
             let far = to.filter(|to| !is_on_link(*to, interface));

@@ -38,7 +38,10 @@ use std::{
 pub enum ReplayError {
     /// The capture can not be read any further.
     #[error("{}: {source}", path.display())]
-    #[diagnostic(code(FL0501), help("what was read until there is reported; `capinfos FILE` shows what is in a capture"))]
+    #[diagnostic(
+        code(FL0501),
+        help("what was read until there is reported; `capinfos FILE` shows what is in a capture")
+    )]
     Capture {
         /// The file.
         path: PathBuf,
@@ -82,6 +85,16 @@ pub enum ReplayError {
         /// What the system said.
         source: CaptureError,
     },
+}
+
+impl ReplayError {
+    /// The exit code of a command that ends so.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoPort { .. } | Self::UnknownPort(_) | Self::SameSlot { .. } => exit::USAGE,
+            Self::Capture { .. } | Self::Tables(_) | Self::Write { .. } => exit::FAILED,
+        }
+    }
 }
 
 /// What became of the frames.
@@ -157,12 +170,15 @@ fn print(report: &Report, output: Output) -> Result<()> {
         "{} frames, {} of them cut by the capture, {} first packets",
         report.frames, report.cut_by_capture, report.first_packets
     ))?;
+    output.line("")?;
     let counted = report.verdicts.iter().filter(|(_, count)| **count > 0);
     output.table(&["VERDICT", "FRAMES"], counted.map(|(name, count)| vec![name.to_string(), count.to_string()]))?;
     if !report.sent.is_empty() {
         let sent = report.sent.iter().map(|(port, count)| vec![port.clone(), count.to_string()]);
+        output.line("")?;
         output.table(&["SENT BY", "FRAMES"], sent)?;
     }
+    output.line("")?;
     let flows = report.flows.iter().map(|flow| {
         let next = flow.next.zip(flow.egress.as_ref()).map(|(next, egress)| format!("{next}@{egress}"));
         let (packets, bytes) = (flow.packets.to_string(), flow.bytes.to_string());

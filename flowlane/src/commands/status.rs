@@ -17,7 +17,11 @@ use std::process::ExitCode;
 /// [`crate::api::client::ClientError`].
 pub fn run(global: &Global, output: Output) -> Result<ExitCode> {
     let status = ask(global, async |client| client.status().await)?;
-    if output.json { output.document(&status)? } else { print(&status, output)? }
+    if output.json {
+        output.document(&status)?
+    } else {
+        print(&status, output)?
+    }
     Ok(ExitCode::from(exit::DONE))
 }
 
@@ -67,9 +71,8 @@ fn sum(port: &PortView, of: impl Fn(Kind) -> bool) -> u64 {
 /// The reasons for which frames were rejected, with their counts.
 fn rejected(port: &PortView) -> String {
     let dropped = End::ALL.iter().filter(|end| end.kind() == Kind::Dropped);
-    let reasons: Vec<String> = dropped
-        .filter_map(|end| port.counts.get(end.name()).map(|count| format!("{} {count}", end.name())))
-        .collect();
+    let reasons: Vec<String> =
+        dropped.filter_map(|end| port.counts.get(end.name()).map(|count| format!("{} {count}", end.name()))).collect();
     if reasons.is_empty() { "-".to_owned() } else { reasons.join(", ") }
 }
 

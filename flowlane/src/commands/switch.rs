@@ -62,7 +62,8 @@ fn describe(config: &Config, output: Output) -> Result<()> {
 
 fn document_of(config: &Config) -> Value {
     let interface = |port: PortId| config.ports.get(&port).map(|port| port.interface.clone());
-    let hop = |hop: &(flowlane_wire::Mac, PortId, bool)| json!({ "mac": hop.0, "port": interface(hop.1), "routed": hop.2 });
+    let hop =
+        |hop: &(flowlane_wire::Mac, PortId, bool)| json!({ "mac": hop.0, "port": interface(hop.1), "routed": hop.2 });
     json!({
         "name": config.name,
         "block": config.block.to_string(),
@@ -71,6 +72,7 @@ fn document_of(config: &Config) -> Value {
         "state_directory": config.state_directory,
         "runtime_directory": config.runtime_directory,
         "capture": config.capture,
+        "executor": config.executor,
         "lease": {
             "default": config.policy.default_lifetime,
             "min": config.policy.min_lifetime,

@@ -36,6 +36,16 @@ pub enum TraceError {
     },
 }
 
+impl TraceError {
+    /// The exit code of a command that ends so.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Capture { .. } => exit::FAILED,
+            Self::NoSuchFrame { .. } => exit::USAGE,
+        }
+    }
+}
+
 /// Explains a frame.
 ///
 /// # Errors
@@ -47,7 +57,11 @@ pub fn run(global: &Global, options: &TraceOptions, output: Output) -> Result<Ex
     };
     let request = TraceRequest { port: options.interface.clone(), frame };
     let trace = ask(global, async |client| client.trace(&request).await)?;
-    if output.json { output.document(&trace)? } else { print(&request, &trace, output)? }
+    if output.json {
+        output.document(&trace)?
+    } else {
+        print(&request, &trace, output)?
+    }
     Ok(ExitCode::from(exit::DONE))
 }
 

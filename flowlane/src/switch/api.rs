@@ -92,11 +92,6 @@ pub async fn serve(socket: &Path, commands: mpsc::Sender<Command>) -> Result<(),
     served.await.map_err(failed)
 }
 
-/// The OpenAPI description of the interface.
-pub fn description() -> utoipa::openapi::OpenApi {
-    routes_and_description().1
-}
-
 fn router(commands: mpsc::Sender<Command>) -> Router {
     let (routes, description) = routes_and_description();
     routes

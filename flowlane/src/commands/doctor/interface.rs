@@ -21,6 +21,7 @@ pub(super) fn findings(link: &LinkState, executor: Executor) -> Vec<Finding> {
         Executor::Tc => findings.extend(tc(&check, link)),
         Executor::Auto | Executor::AfPacket => {}
     }
+    findings.extend(reverse_path(&check, &link.name));
     if let Some(master) = link.master {
         findings.push(Finding::note(
             &check,
@@ -41,7 +42,7 @@ fn likely(link: &LinkState, executor: Executor) -> Executor {
 }
 
 fn driver(check: &str, link: &LinkState, executor: Executor) -> Finding {
-    let kind = link.kind.as_ref().map(|kind| format!("a {kind}"));
+    let kind = link.kind.as_ref().map(|kind| format!("virtual ({kind})"));
     let driver = || driver_of(link).map_or_else(|| "of an unknown driver".to_owned(), |name| format!("driver {name}"));
     let what = kind.unwrap_or_else(driver);
     Finding::ok(check, format!("{what}, MTU {}, would be handled by {}", link.mtu, executor.name()))
@@ -80,6 +81,21 @@ fn xdp(check: &str, link: &LinkState) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// The kernel takes the greater of an interface's own setting and that for all.
+fn reverse_path(check: &str, interface: &str) -> Option<Finding> {
+    let setting = |name: &str| -> Option<u8> {
+        fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter")).ok()?.trim().parse().ok()
+    };
+    let strict = setting("all").max(setting(interface)) == Some(1);
+    strict.then(|| {
+        Finding::warn(
+            check,
+            "rp_filter is strict: Linux drops packets whose source is reached by another interface",
+            "sysctl -w net.ipv4.conf.all.rp_filter=2",
+        )
+    })
 }
 
 /// With tc, what the card or driver has merged stays whole.

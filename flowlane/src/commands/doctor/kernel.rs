@@ -90,7 +90,8 @@ fn privileges() -> Vec<Finding> {
         (Capability::CAP_NET_ADMIN, has(Capability::CAP_NET_ADMIN), "attach to interfaces and read neighbours"),
         (Capability::CAP_NET_RAW, has(Capability::CAP_NET_RAW), "answer DHCPv6 on ports, and forward in userspace"),
     ];
-    let mut findings: Vec<Finding> = needed.map(|(capability, there, what_for)| capability_finding(capability, there, what_for)).into();
+    let mut findings: Vec<Finding> =
+        needed.map(|(capability, there, what_for)| capability_finding(capability, there, what_for)).into();
     findings.push(match admin || has(Capability::CAP_BPF) {
         true => Finding::ok("CAP_BPF", "there: programs can be loaded"),
         false => Finding::warn(
@@ -106,7 +107,9 @@ fn capability_finding(capability: Capability, there: bool, what_for: &str) -> Fi
     let name = capability.to_string();
     match there {
         true => Finding::ok(&name, "there"),
-        false => Finding::fail(&name, format!("missing: a switch needs it to {what_for}"), "run as root: sudo flowlane ..."),
+        false => {
+            Finding::fail(&name, format!("missing: a switch needs it to {what_for}"), "run as root: sudo flowlane ...")
+        }
     }
 }
 
@@ -116,7 +119,9 @@ fn programs() -> Vec<Finding> {
         Ok(()) => Finding::ok(check_of(mode), "the kernel takes the programs"),
         Err(reason) => Finding::warn(check_of(mode), reason, "`executor = \"af-packet\"` does without"),
     };
-    if fs::metadata("/proc/self/ns/net").is_err() || !has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false) {
+    if fs::metadata("/proc/self/ns/net").is_err()
+        || !has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false)
+    {
         let remedy = "run as root: sudo flowlane doctor";
         return vec![Finding::warn("programs", "not tried, for want of privileges", remedy)];
     }

@@ -73,7 +73,8 @@ fn config(more: &str) -> Config {
 fn replay(config: &Config, capture: &[u8], port: Option<&str>) -> (Report, Result<(), ReplayError>) {
     let mut replay = Replay::new(config, port, None).expect("a switch");
     let failed = |source| ReplayError::Capture { path: "test".into(), source };
-    let ended = CaptureReader::new(Cursor::new(capture)).map_err(failed).and_then(|read| replay.read("test".as_ref(), read));
+    let ended =
+        CaptureReader::new(Cursor::new(capture)).map_err(failed).and_then(|read| replay.read("test".as_ref(), read));
     (replay.report(), ended)
 }
 
