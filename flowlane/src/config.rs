@@ -136,7 +136,7 @@ pub struct FlowConfig {
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum ConfigError {
     /// The file can not be read.
-    #[error("can not read {}: {source}", path.display())]
+    #[error("can not read {}", path.display())]
     #[diagnostic(code(FL0101), help("name an existing file with --config"))]
     Read {
         /// The file.

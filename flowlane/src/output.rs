@@ -106,7 +106,7 @@ fn plain(report: &Report) -> String {
 }
 
 /// The error with its causes, as far as they say something new.
-fn message(report: &Report) -> String {
+pub fn message(report: &Report) -> String {
     let mut text = String::new();
     for cause in report.chain().map(ToString::to_string) {
         if text.is_empty() {

@@ -24,7 +24,7 @@ use tokio::{net::UnixStream, time::timeout};
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum ClientError {
     /// Nobody listens on the socket.
-    #[error("no switch answers on {}: {source}", socket.display())]
+    #[error("no switch answers on {}", socket.display())]
     #[diagnostic(code(FL0301), help("{help}"))]
     Unreachable {
         /// The socket.

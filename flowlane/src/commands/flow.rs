@@ -8,7 +8,7 @@ use crate::{
     cli::{FlowCommand, Global, LsOptions, OpenOptions, Width},
     commands::{ask, for_people, or_hyphen, rate_for_people},
     exit,
-    output::Output,
+    output::{Output, message},
 };
 use dhcp6::{Ask, Lease, News};
 use flowlane_allot::{Field, FlowSpec};
@@ -103,7 +103,7 @@ fn hold(ask: &Ask, leases: &Leases, output: Output) -> Result<()> {
             leases.forget(&lease);
             output.say("the lease has ended; asking for another");
         }
-        News::Trouble(error) => output.say(format!("{error}; trying again")),
+        News::Trouble(error) => output.say(format!("{}; trying again", message(&error.into()))),
         News::Released(lease) => {
             leases.forget(&lease);
             output.say("given back");

@@ -37,7 +37,7 @@ use std::{
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum ReplayError {
     /// The capture can not be read any further.
-    #[error("{}: {source}", path.display())]
+    #[error("can not read {} any further", path.display())]
     #[diagnostic(
         code(FL0501),
         help("what was read until there is reported; `capinfos FILE` shows what is in a capture")
@@ -77,7 +77,7 @@ pub enum ReplayError {
     #[diagnostic(code(FL0505), help("use a smaller `slots` in the configuration"))]
     Tables(#[from] ProgramError),
     /// A file of what was sent can not be written.
-    #[error("can not write {}: {source}", path.display())]
+    #[error("can not write {}", path.display())]
     #[diagnostic(code(FL0506), help("name a directory that can be written with --out"))]
     Write {
         /// The file.

@@ -15,7 +15,7 @@ use std::{path::PathBuf, process::ExitCode};
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum TraceError {
     /// The capture can not be read that far.
-    #[error("{}: {source}", path.display())]
+    #[error("can not read {} that far", path.display())]
     #[diagnostic(code(FL0601), help("name a pcap or pcapng file of an Ethernet interface"))]
     Capture {
         /// The file.

@@ -46,7 +46,7 @@ pub enum ServeError {
         socket: PathBuf,
     },
     /// The socket can not be made.
-    #[error("can not listen on {}: {source}", socket.display())]
+    #[error("can not listen on {}", socket.display())]
     #[diagnostic(
         code(FL0202),
         help("run as root, or set `runtime_directory` in the configuration to a directory of your own")

@@ -117,7 +117,7 @@ pub enum Dhcp6Error {
     #[diagnostic(code(FL0407), help("`flowlane flow ls` at the switch shows who holds addresses"))]
     Refused(Status),
     /// Another failure of the system.
-    #[error("DHCPv6 on {interface} failed: {source}")]
+    #[error("DHCPv6 on {interface} failed")]
     #[diagnostic(code(FL0408), help("`ip -6 address show dev {interface}` shows the state of the interface"))]
     System {
         /// Where.
