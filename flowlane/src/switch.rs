@@ -12,54 +12,51 @@
 pub mod api;
 pub mod command;
 mod dhcp6;
+pub mod error;
 mod explain;
 mod flows;
 mod frame;
 mod leases;
 mod ports;
+mod requests;
 mod show;
 mod slow_path;
+mod start;
 mod userspace;
 mod verify;
 mod views;
 
-use crate::{
-    api::{LeaseView, OpenFlow, Problem, Status},
-    config::{Config, Executor},
-};
-use command::{Command, Reply};
-use flowlane_allot::{Allotter, ClientId, FlowSpec, Lease, LeaseKey, Request};
-use flowlane_dhcp6::{Operation, Peer, Server};
+use crate::config::Config;
+use command::Command;
+use flowlane_dhcp6::{Peer, Server};
 use flowlane_ports::control::Datagram;
-use flowlane_program::{Destinations, Kernel, KernelOptions, Punts, Tables};
-use flowlane_resolve::{Event, Events, Resolver, list_links};
-use flowlane_store::{Moment, Store};
-use flowlane_wire::{Mac, PortId};
+use flowlane_program::{Punts, Tables};
+use flowlane_resolve::{Event, Events, Resolver};
+use flowlane_wire::PortId;
 use flows::Flows;
 use leases::{Committed, Done, Failure, Leases, Task, Transaction};
-use miette::{IntoDiagnostic, Report, WrapErr, miette};
+use miette::{IntoDiagnostic, Report, miette};
 use nix::time::{ClockId, clock_gettime};
 use ports::Ports;
+use requests::Listing;
 use show::{SeenFrame, Show};
-use slow_path::{ToLinux, Waiting};
+use slow_path::Waiting;
+use start::Locks;
 use std::{
-    fs::{self, DirBuilder},
-    io::Read,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::Path,
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{
-    io::{Interest, unix::AsyncFd},
-    sync::mpsc,
+    io::unix::AsyncFd,
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
 };
 use userspace::FromWorker;
 
 /// What comes to the loop from tasks of its own.
 pub enum Input {
-    /// A host's message.
-    Dhcp6(PortId, Datagram),
+    /// A host's message. The permit is the port's, for as long as the message is not answered.
+    Dhcp6(PortId, Datagram, OwnedSemaphorePermit),
 }
 
 /// A switch with all that belongs to it.
@@ -72,8 +69,12 @@ struct Switch {
     server: Server,
     resolver: Resolver,
     show: Option<Show>,
+    /// Lists of flows that are being written.
+    listings: VecDeque<Listing>,
+    /// Whether tables of a predecessor were found.
     adopted: bool,
     started: Instant,
+    _locks: Locks,
 }
 
 /// What the loop listens to.
@@ -86,10 +87,6 @@ struct Sources {
     punts: Option<AsyncFd<Punts>>,
 }
 
-/// Frames that the ports' threads may have on their way to the loop.
-const WORKER_QUEUE: usize = 4_096;
-/// The queue from the kernel, in octets.
-const KERNEL_QUEUE: u32 = 8 << 20;
 /// How often what was captured goes to the file.
 const FLUSH: Duration = Duration::from_millis(100);
 
@@ -97,84 +94,55 @@ const FLUSH: Duration = Duration::from_millis(100);
 /// a successor to adopt.
 ///
 /// # Errors
-/// A report that says what to do, where the switch can not start.
+/// [`error::StartError`] or [`api::ServeError`] where the switch can not start, or a report of what ended it.
 pub fn run(config: Config) -> Result<(), Report> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().into_diagnostic()?;
-    runtime.block_on(async {
-        let (mut switch, sources, commands) = Switch::start(config).await?;
-        let socket = switch.config.socket();
-        let api = tokio::spawn(async move { api::serve(&socket, commands).await.into_diagnostic() });
-        let result = switch.serve(sources, api).await;
-        let _ = fs::remove_file(switch.config.socket());
+    runtime()?.block_on(async {
+        let socket = config.socket();
+        let (mut switch, sources, commands) = start::start(config).await?;
+        let ended = serve_api(socket.clone(), commands)?;
+        let result = switch.serve(sources, ended).await;
+        // The runtime directory is this process's alone, and so is the socket.
+        let _ = std::fs::remove_file(socket);
         result
     })
 }
 
+/// Takes everything of a stopped switch out of the kernel; its leases are kept.
+///
+/// # Errors
+/// [`error::StartError`], where it runs or for want of privileges.
+pub fn remove(config: &Config) -> Result<(), Report> {
+    Ok(runtime()?.block_on(start::remove(config))?)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Report> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().into_diagnostic()
+}
+
+/// Answers local requests on a thread of its own, so that a long answer does not hold up the loop. Tells when it ends.
+fn serve_api(
+    socket: std::path::PathBuf,
+    commands: mpsc::Sender<Command>,
+) -> Result<oneshot::Receiver<Result<(), Report>>, Report> {
+    let (ending, ended) = oneshot::channel();
+    let runtime = runtime()?;
+    let serve = move || {
+        let result = runtime.block_on(api::serve(&socket, commands));
+        // Nobody listens any more where the switch ends first.
+        let _ = ending.send(result.map_err(Report::from));
+    };
+    std::thread::Builder::new().name("api".into()).spawn(serve).into_diagnostic()?;
+    Ok(ended)
+}
+
 impl Switch {
-    async fn start(config: Config) -> Result<(Self, Sources, mpsc::Sender<Command>), Report> {
-        let config = Arc::new(config);
-        make_directory(&config.state_directory, 0o700)?;
-        make_directory(&config.runtime_directory, 0o755)?;
-        let moment = Moment::now().into_diagnostic()?;
-        let (store, restored) = Store::open(&config.state_directory.join("leases.redb"), config.block, &moment).into_diagnostic()?;
-        let first = match restored.next {
-            Some(next) => next,
-            None => random_tag(&config)?,
-        };
-        let mut allotter = Allotter::new(config.block, config.policy.clone(), first);
-        for lease in restored.leases {
-            allotter.restore(lease).into_diagnostic().wrap_err("the lease store contradicts itself; move it aside, and hosts will ask again")?;
-        }
-        let (kernel, tables, punts, adopted) = open_tables(&config)?;
-        let tables = Arc::new(tables);
-        let (commands_in, commands) = mpsc::channel(1024);
-        let (inputs_in, inputs) = mpsc::unbounded_channel();
-        let (committed_in, committed) = mpsc::unbounded_channel();
-        let (workers_in, from_workers) = mpsc::channel(WORKER_QUEUE);
-        let leases = Leases::start(allotter, store, committed_in).into_diagnostic()?;
-        let destinations = Destinations::open(&config.runtime_directory.join("destinations"), config.block.slots()).into_diagnostic()?;
-        let to_linux = ToLinux::new();
-        let flows = Flows::new(Arc::clone(&tables), destinations, to_linux.clone());
-        let ports = Ports::new(Arc::clone(&config), Arc::clone(&tables), kernel, to_linux, workers_in, inputs_in);
-        let (resolver, events) = Resolver::start(Vec::new()).into_diagnostic()?;
-        let server = Server::new(server_uuid(&config.state_directory)?, config.block);
-        let show = Show::start(&config).into_diagnostic().wrap_err("the capture file can not be written")?;
-        let mut switch = Self { config, tables, ports, leases, flows, server, resolver, show, adopted, started: Instant::now() };
-        switch.take_over().await?;
-        #[expect(deprecated, reason = "the queue owns its descriptor, and it is always the same one")]
-        let readable = |punts| AsyncFd::with_interest(punts, Interest::READABLE);
-        let punts = punts.map(readable).transpose().into_diagnostic()?;
-        Ok((switch, Sources { commands, inputs, committed, from_workers, events, punts }, commands_in))
-    }
-
-    /// Brings ports and table to what configuration and leases say. What a predecessor left forwards all the while.
-    async fn take_over(&mut self) -> Result<(), Report> {
-        // Ports first as numbers, so that the flows' questions name the right interfaces; then the flows; and the
-        // programs last, so that they find a table that is whole.
-        let links = list_links().await.into_diagnostic()?;
-        let now = boot_ms();
-        for link in &links {
-            self.ports.note(link);
-        }
-        self.resolver.set_static_routes(self.ports.static_routes());
-        let leases: Vec<Lease> = self.leases.allotter().leases().cloned().collect();
-        let (kept, installed, removed) = self.flows.adopt(leases.iter(), now, &self.resolver, &self.ports);
-        for link in links {
-            let name = link.name.clone();
-            self.ports.link_changed(link).map_err(|error| {
-                miette!(code = "FL0201", help = "`flowlane doctor` says what is missing", "port {name}: {error}")
-            })?;
-        }
-        self.ports.forget_others();
-        for (_, port) in self.ports.iter().filter(|(_, port)| port.link.is_none()) {
-            tracing::warn!(port = port.config.interface, "there is no such interface; the port waits for it");
-        }
-        tracing::info!(name = self.config.name, block = %self.config.block, kept, installed, removed, "switch ready");
-        Ok(())
-    }
-
-    async fn serve(&mut self, mut sources: Sources, mut api: tokio::task::JoinHandle<Result<(), Report>>) -> Result<(), Report> {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).into_diagnostic()?;
+    async fn serve(
+        &mut self,
+        mut sources: Sources,
+        mut api: oneshot::Receiver<Result<(), Report>>,
+    ) -> Result<(), Report> {
+        let mut terminate =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).into_diagnostic()?;
         let mut flush = tokio::time::interval(FLUSH);
         loop {
             let deadline = self.deadline();
@@ -182,17 +150,21 @@ impl Switch {
                 Some(command) = sources.commands.recv() => self.command(command),
                 Some(input) = sources.inputs.recv() => {
                     self.input(input);
-                    // Whatever else has come by now goes into the same commit.
+                    // Whatever else has come by now goes into the same commit. The ports' permits are a bound.
                     while let Ok(input) = sources.inputs.try_recv() {
                         self.input(input);
                     }
                 }
                 Some(committed) = sources.committed.recv() => self.committed(committed),
-                Some(event) = sources.events.recv() => self.event(event),
+                event = sources.events.recv() => match event {
+                    Some(event) => self.event(event),
+                    None => return Err(deaf()),
+                },
                 Some(from) = sources.from_workers.recv() => self.from_worker(from),
                 ready = readable(&mut sources.punts) => self.drain(ready?),
                 () = tokio::time::sleep_until(deadline.into()) => self.flows.timeout(Instant::now()),
                 _ = flush.tick(), if self.show.is_some() => self.flush(),
+                () = std::future::ready(()), if !self.listings.is_empty() => self.list_on(),
                 _ = tokio::signal::ctrl_c() => break,
                 _ = terminate.recv() => break,
                 ended = &mut api => return ended.into_diagnostic()?,
@@ -228,20 +200,21 @@ impl Switch {
         }
     }
 
-    fn input(&mut self, Input::Dhcp6(port, datagram): Input) {
+    fn input(&mut self, Input::Dhcp6(port, datagram, permit): Input) {
         let peer = Peer { port, host: datagram.host };
         let transaction = match self.server.plan(&datagram.payload, peer) {
             Ok(transaction) => transaction,
             Err(ignore) => {
                 tracing::debug!(%port, host = %datagram.host, "DHCPv6 message ignored: {ignore}");
                 if let Some(port) = self.ports.get_mut(port) {
-                    *port.ignored.entry(ignore.name()).or_default() += 1;
+                    port.ignore(ignore.name());
                 }
                 return;
             }
         };
         let tasks = transaction.operations().iter().cloned().map(Task::Client).collect();
         let done: Done = Box::new(move |results, switch, now| {
+            let _until_answered = permit;
             if let Some(Failure::Store(problem)) = results.iter().find_map(|result| result.as_ref().err()) {
                 // No answer: the client asks again, and may find the store well.
                 tracing::warn!("a host's request goes without an answer: {problem}");
@@ -311,129 +284,6 @@ impl Switch {
             self.show = None;
         }
     }
-
-    fn command(&mut self, command: Command) {
-        // Who asked may have gone; then the answer is for nobody.
-        match command {
-            Command::Open(open, reply) => self.open(open, reply),
-            Command::Renew(mac, lifetime, reply) => {
-                self.on_lease(mac, reply, |lease, _| Task::Renew(lease.key.clone(), lease.port, lifetime));
-            }
-            Command::Close(mac, reply) => self.on_lease(mac, reply, |_, slot| Task::Close(slot)),
-            Command::Flows(reply) => drop(reply.send(Ok(self.flow_views()))),
-            Command::Flow(mac, reply) => drop(reply.send(self.flow_view(mac))),
-            Command::Entries(reply) => drop(reply.send(Ok(views::entries(&self.tables)))),
-            Command::Verify(repair, reply) => drop(reply.send(Ok(self.verify(repair)))),
-            Command::Trace(request, reply) => drop(reply.send(explain::explain(&request, &self.tables, &self.ports))),
-            Command::Status(reply) => drop(reply.send(Ok(self.status()))),
-        }
-    }
-
-    fn open(&mut self, open: OpenFlow, reply: Reply<LeaseView>) {
-        let found = self.ports.iter().find(|(_, port)| port.config.interface == open.port).map(|(number, port)| {
-            (number, port.link.as_ref().map_or(Mac::default(), |link| link.mac))
-        });
-        let Some((port, host)) = found else {
-            return drop(reply.send(Err(views::no_such_port(&open.port, &self.ports))));
-        };
-        let request = Request {
-            key: local_key(&open),
-            port,
-            host,
-            count: open.count.unwrap_or(1),
-            lifetime: open.lifetime,
-            spec: FlowSpec { destination: open.destination, rate: open.rate, field: open.field, name: open.name },
-        };
-        if let Err(message) = check(&request) {
-            return drop(reply.send(Err(Problem { code: "invalid".into(), message: message.into() })));
-        }
-        self.submit(Task::Client(Operation::Request(request)), reply);
-    }
-
-    /// Does something with the lease of a flow address.
-    fn on_lease(&mut self, mac: Mac, reply: Reply<LeaseView>, task: impl FnOnce(&Lease, flowlane_wire::SlotIndex) -> Task) {
-        let task = self.lease_of(mac).map(|(lease, slot)| task(lease, slot));
-        match task {
-            Some(task) => self.submit(task, reply),
-            None => drop(reply.send(Err(views::no_such_flow(mac)))),
-        }
-    }
-
-    fn submit(&mut self, task: Task, reply: Reply<LeaseView>) {
-        let done: Done = Box::new(move |results, switch, now| {
-            let result = results.into_iter().next().unwrap_or(Err(Failure::Store("no result".into())));
-            let view = |lease: Lease| views::lease(&lease, &switch.tables, &switch.ports, now);
-            drop(reply.send(result.map(view).map_err(|failure| views::failure(&failure))));
-        });
-        self.leases.submit(Transaction { tasks: vec![task], done });
-    }
-
-    /// The lease that a flow address belongs to, tag and all.
-    fn lease_of(&self, mac: Mac) -> Option<(&Lease, flowlane_wire::SlotIndex)> {
-        let (address, slot) = views::address_of(mac, &self.tables)?;
-        let lease = self.leases.allotter().lease_at(slot)?;
-        lease.addresses(self.tables.block()).any(|own| own == address).then_some((lease, slot))
-    }
-
-    fn flow_views(&self) -> Vec<crate::api::FlowView> {
-        let now = boot_ms();
-        let leases = self.leases.allotter().leases();
-        let mut views: Vec<_> = leases
-            .flat_map(|lease| lease.addresses(self.tables.block()).map(move |address| (address, lease)))
-            .filter_map(|(address, lease)| views::flow(address, lease, &self.tables, &self.flows, &self.ports, now))
-            .collect();
-        views.sort_by_key(|view| view.slot);
-        views
-    }
-
-    fn flow_view(&self, mac: Mac) -> Result<crate::api::FlowView, Problem> {
-        let view = || {
-            let (address, _) = views::address_of(mac, &self.tables)?;
-            let (lease, _) = self.lease_of(mac)?;
-            views::flow(address, lease, &self.tables, &self.flows, &self.ports, boot_ms())
-        };
-        view().ok_or_else(|| views::no_such_flow(mac))
-    }
-
-    fn verify(&mut self, repair: bool) -> crate::api::Verification {
-        let leases: Vec<Lease> = self.leases.allotter().leases().cloned().collect();
-        let now = boot_ms();
-        let found = verify::compare(&leases, &self.tables);
-        if repair && !found.ok {
-            self.flows.adopt(leases.iter(), now, &self.resolver, &self.ports);
-            let after = verify::compare(&leases, &self.tables);
-            return crate::api::Verification { ok: after.ok, ..found };
-        }
-        found
-    }
-
-    fn status(&self) -> Status {
-        let counts = self.leases.allotter().counts();
-        let mut problems: Vec<String> = self
-            .ports
-            .iter()
-            .filter_map(|(_, port)| Some(format!("port {}: {}", port.config.interface, port.problem.as_ref()?)))
-            .collect();
-        problems.extend(self.leases.problem().map(|problem| format!("leases: {problem}")));
-        let kernel = self.ports.iter().any(|(_, port)| port.executor.and_then(Executor::mode).is_some());
-        if kernel && !flowlane_program::bpffs::outlives_this_process() {
-            problems.push("the BPF file system ends with this process: flows stop when it is killed".into());
-        }
-        Status {
-            name: self.config.name.clone(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            pid: std::process::id(),
-            uptime: self.started.elapsed().as_secs(),
-            block: self.config.block.to_string(),
-            slots: counts.slots,
-            leased: counts.leased,
-            quarantined: counts.quarantined,
-            adopted: self.adopted,
-            store: self.config.state_directory.join("leases.redb").display().to_string(),
-            ports: self.ports.iter().map(|(number, port)| views::port(number, port, &self.tables)).collect(),
-            problems,
-        }
-    }
 }
 
 /// Waits until the kernel has something; for ever where it takes no part.
@@ -443,100 +293,13 @@ async fn readable(punts: &mut Option<AsyncFd<Punts>>) -> Result<&mut AsyncFd<Pun
     Ok(punts)
 }
 
-type Opened = (Result<Kernel, String>, Tables, Option<Punts>, bool);
-
-/// The tables: in the kernel where a port may be handled there, else in files.
-fn open_tables(config: &Config) -> Result<Opened, Report> {
-    let wants_kernel = config.ports.values().any(|port| port.executor != Executor::AfPacket);
-    let needs_kernel = config.ports.values().any(|port| port.executor.mode().is_some());
-    let in_files = |reason: String| {
-        let adopted = config.runtime_directory.join("destinations").exists();
-        let tables = Tables::in_files(config.block, &config.runtime_directory).into_diagnostic()?;
-        Ok((Err(reason), tables, None, adopted))
-    };
-    if !wants_kernel {
-        if let Err(error) = Kernel::remove(&config.name) {
-            // Without privileges there is nothing of ours to remove.
-            tracing::debug!("programs of an earlier run are not removed: {error}");
-        }
-        return in_files("every port is configured for af-packet".into());
-    }
-    let options = KernelOptions {
-        name: config.name.clone(),
-        block: config.block,
-        queue_bytes: KERNEL_QUEUE,
-        show: config.capture.is_some(),
-    };
-    match Kernel::open(options) {
-        Ok((kernel, tables, punts, adopted)) => Ok((Ok(kernel), tables, Some(punts), adopted)),
-        Err(error) if needs_kernel => {
-            Err(miette!(code = "FL0202", help = "run as root, or see what `flowlane doctor` finds", "{error}"))
-        }
-        Err(error) => {
-            tracing::warn!("the kernel's executors can not be used ({error}); the ports are handled by this process");
-            in_files(error.to_string())
-        }
-    }
-}
-
-/// Who asks by the local interface: a name if there is one, else the flow's own name, so that asking again finds the
-/// same lease; else a fresh identity.
-fn local_key(open: &OpenFlow) -> LeaseKey {
-    let client = match &open.client {
-        Some(client) => format!("local:{client}"),
-        None => format!("local:{}", boot_nanos()),
-    };
-    LeaseKey { client: ClientId(client.into_bytes()), iaid: open.iaid.unwrap_or(0) }
-}
-
-/// What a request must satisfy that does not come through DHCPv6, where the codec sees to it.
-fn check(request: &Request) -> Result<(), &'static str> {
-    if request.count == 0 {
-        return Err("a flow needs at least one address");
-    }
-    if request.spec.name.as_ref().is_some_and(|name| name.len() > 64) {
-        return Err("a name has at most 64 octets");
-    }
-    if request.key.client.0.len() > 128 {
-        return Err("a client's name has at most 120 octets");
-    }
-    if request.spec.rate == Some(0) {
-        return Err("a rate of 0 lets nothing through; leave it out for a flow without a meter");
-    }
-    Ok(())
-}
-
-fn make_directory(path: &Path, mode: u32) -> Result<(), Report> {
-    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|error| {
-        miette!(code = "FL0203", help = "run as root, or name another directory in the configuration", "can not make {}: {error}", path.display())
-    })
-}
-
-/// A first sequence number with a random tag: the addresses of a new switch are not those of the one before it.
-fn random_tag(config: &Config) -> Result<u64, Report> {
-    let tag = u64::from_le_bytes(random()?) % config.block.tags();
-    Ok(tag * u64::from(config.block.slots()))
-}
-
-fn random<const N: usize>() -> Result<[u8; N], Report> {
-    let mut octets = [0; N];
-    fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut octets)).into_diagnostic()?;
-    Ok(octets)
-}
-
-/// The server's identity: made once, kept beside the leases.
-fn server_uuid(directory: &Path) -> Result<[u8; 16], Report> {
-    let path = directory.join("server-uuid");
-    if let Ok(octets) = fs::read(&path) {
-        if let Ok(uuid) = octets.try_into() {
-            return Ok(uuid);
-        }
-    }
-    let uuid: [u8; 16] = random()?;
-    let mut options = fs::OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
-    file.and_then(|mut file| std::io::Write::write_all(&mut file, &uuid)).into_diagnostic()?;
-    Ok(uuid)
+/// Without news of routes and neighbours, flows would be sent where nobody is any more: better to start anew.
+fn deaf() -> Report {
+    miette!(
+        code = "FL0212",
+        help = "start it again; what it has put into the kernel goes on to forward",
+        "the connection to Linux's routing tables has ended"
+    )
 }
 
 fn boot_ms() -> u64 {

@@ -123,8 +123,9 @@ fn sentence(step: Step, ports: &Ports) -> TraceStep {
             ("meter", if conforms { "within the flow's rate" } else { "over the flow's rate" }.into())
         }
         Step::HopLimit { value } => ("rewrite", format!("time to live {value}")),
-        Step::Rewritten { destination, source } => ("rewrite", format!("destination := {destination}, source := {source}")),
+        Step::Rewritten { destination, source } => {
+            ("rewrite", format!("destination := {destination}, source := {source}"))
+        }
     };
     TraceStep { stage: stage.into(), finding }
 }
-

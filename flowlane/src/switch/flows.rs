@@ -1,6 +1,11 @@
 //! Flows: from a durable lease to a slot, and from a first packet or a route to a next hop.
 
-use super::{ports::Ports, slow_path::{ToLinux, Waiting}, userspace::Senders};
+use super::{
+    ports::Ports,
+    slow_path::{ToLinux, Waiting},
+    userspace::Senders,
+};
+use crate::config::meter;
 use flowlane_allot::{Change, Lease};
 use flowlane_pipeline::give_back;
 use flowlane_program::{Destinations, Tables};
@@ -40,10 +45,6 @@ pub struct Flows {
     to_linux: ToLinux,
 }
 
-/// A burst of this long may pass a meter at once, at least of [`BURST_MIN`] octets.
-const BURST: Duration = Duration::from_millis(10);
-/// One super-packet fits a bucket, whatever its rate.
-const BURST_MIN: u64 = 66_000;
 /// How long the table waits for frames that have been counted but do not come.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -57,7 +58,13 @@ impl Flows {
 
     /// Brings the table to what the leases say, keeping what is right: the flows of a predecessor go on. How many were
     /// kept, installed and removed.
-    pub fn adopt<'a>(&mut self, leases: impl Iterator<Item = &'a Lease>, now: u64, resolver: &Resolver, ports: &Ports) -> (u32, u32, u32) {
+    pub fn adopt<'a>(
+        &mut self,
+        leases: impl Iterator<Item = &'a Lease>,
+        now: u64,
+        resolver: &Resolver,
+        ports: &Ports,
+    ) -> (u32, u32, u32) {
         let mut leased: Vec<bool> = vec![false; self.tables.slots().len()];
         let (mut kept, mut installed, mut removed) = (0, 0, 0);
         for lease in leases {
@@ -106,12 +113,15 @@ impl Flows {
             let (before, after) = (active(&change.before), active(&change.after));
             let same = matches!((&before, &after), (Some(before), Some(after))
                 if before.first == after.first && before.port == after.port && before.count == after.count);
-            if same && before.as_ref().map(|lease| &lease.spec.destination) == after.as_ref().map(|lease| &lease.spec.destination) {
+            if same
+                && before.as_ref().map(|lease| &lease.spec.destination)
+                    == after.as_ref().map(|lease| &lease.spec.destination)
+            {
                 after.iter().for_each(|lease| self.prolong(lease, now));
                 continue;
             }
             before.iter().for_each(|lease| self.remove(lease, resolver));
-            for lease in &after {
+            if let Some(lease) = &after {
                 for address in lease.addresses(self.tables.block()) {
                     self.install(address, lease, now, resolver, ports);
                 }
@@ -163,7 +173,9 @@ impl Flows {
                 Answer::Found(host) => match ports.of_ifindex(host.interface) {
                     Some(port) => self.found(index, NextHop { mac: host.mac, port, routed: host.routed }),
                     None => {
-                        let reason = format!("the next host {} is behind interface {}, which is no port of this switch", host.mac, host.interface);
+                        let behind = interface_name(host.interface);
+                        let reason =
+                            format!("the next host {} is behind {behind}, which is no port of this switch", host.mac);
                         self.unreachable(index, reason);
                     }
                 },
@@ -188,10 +200,13 @@ impl Flows {
 
     /// Publishes next hops whose last frames have not come in time.
     pub fn timeout(&mut self, now: Instant) {
-        let overdue: Vec<SlotIndex> = self.unpublished.iter().copied().filter(|index| self.overdue(*index, now)).collect();
+        let overdue: Vec<SlotIndex> =
+            self.unpublished.iter().copied().filter(|index| self.overdue(*index, now)).collect();
         for index in overdue {
             self.unpublished.remove(&index);
-            let Some((hop, _)) = self.progress.get_mut(&index).and_then(|progress| progress.unpublished.take()) else { continue };
+            let Some((hop, _)) = self.progress.get_mut(&index).and_then(|progress| progress.unpublished.take()) else {
+                continue;
+            };
             if let Some(slot) = self.tables.slots().get(index.0 as usize) {
                 slot.set_next(Resolution::Resolved(hop));
             }
@@ -200,7 +215,11 @@ impl Flows {
 
     /// When [`Flows::timeout`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        self.unpublished.iter().filter_map(|index| self.progress.get(index)?.unpublished).map(|(_, since)| since + PATIENCE).min()
+        self.unpublished
+            .iter()
+            .filter_map(|index| self.progress.get(index)?.unpublished)
+            .map(|(_, since)| since + PATIENCE)
+            .min()
     }
 
     /// Where a flow's packets go, as was asked for or as its first packet said.
@@ -261,6 +280,10 @@ impl Flows {
     fn watch(&mut self, index: SlotIndex, destination: IpAddr, port: PortId, resolver: &Resolver, ports: &Ports) {
         // Without an interface there is nothing to come in by; the question is asked when it is back.
         let query = Query { destination, ingress: ports.ifindex(port).unwrap_or(0) };
+        if self.progress.get(&index).and_then(|progress| progress.query) == Some(query) {
+            return;
+        }
+        self.unwatch(index, resolver);
         self.progress.entry(index).or_default().query = Some(query);
         self.queries.entry(query).or_default().insert(index);
         resolver.watch(query);
@@ -296,7 +319,10 @@ impl Flows {
 
     /// Stores the next hop, if all frames that have been counted as waiting have been sent.
     fn publish(&mut self, index: SlotIndex) {
-        let (Some(slot), Some(progress)) = (self.tables.slots().get(index.0 as usize), self.progress.get_mut(&index)) else { return };
+        let (Some(slot), Some(progress)) = (self.tables.slots().get(index.0 as usize), self.progress.get_mut(&index))
+        else {
+            return;
+        };
         let Some((hop, _)) = progress.unpublished else { return };
         while let Resolution::Pending(counted) = slot.next() {
             if counted > progress.arrived {
@@ -327,15 +353,18 @@ impl Flows {
     }
 }
 
+/// The name of an interface that is no port; its number, if it is gone.
+fn interface_name(ifindex: u32) -> String {
+    let name = nix::net::if_::if_indextoname(ifindex).ok().and_then(|name| name.into_string().ok());
+    name.unwrap_or_else(|| format!("interface {ifindex}"))
+}
+
 /// The tick of the data path's clock at which a lease ends.
-pub fn tick(lease: &Lease, now: u64) -> u32 {
+fn tick(lease: &Lease, now: u64) -> u32 {
     if lease.expires == u64::MAX { NEVER } else { Tables::tick_in(lease.expires.saturating_sub(now)) }
 }
 
 /// The meter of a lease's flows.
-pub fn rate(lease: &Lease) -> Rate {
-    lease.spec.rate.map_or(Rate::UNLIMITED, |rate| {
-        let burst = u128::from(rate) * BURST.as_millis() / 8_000;
-        Rate::new(rate, (burst as u64).max(BURST_MIN))
-    })
+fn rate(lease: &Lease) -> Rate {
+    meter(lease.spec.rate)
 }

@@ -152,7 +152,11 @@ impl Leases {
     }
 
     /// Ends the commit under way: the changes that are durable now, for the table, and the answers.
-    pub fn committed(&mut self, committed: Committed, now: u64) -> (Vec<Change>, Vec<(Done, Vec<Result<Lease, Failure>>)>) {
+    pub fn committed(
+        &mut self,
+        committed: Committed,
+        now: u64,
+    ) -> (Vec<Change>, Vec<(Done, Vec<Result<Lease, Failure>>)>) {
         let Some(InFlight { changes, answers }) = self.in_flight.take() else { return (Vec::new(), Vec::new()) };
         match committed.0 {
             Ok(()) => {
@@ -170,8 +174,11 @@ impl Leases {
         }
     }
 
-    /// When the next lease ends or quarantine is over, in boot-time milliseconds.
+    /// When the next lease ends or quarantine is over, in boot-time milliseconds; not before a commit under way has ended.
     pub fn deadline(&self) -> Option<u64> {
+        if self.in_flight.is_some() {
+            return None;
+        }
         self.allotter.poll_timeout().map(|deadline| deadline.max(self.not_before))
     }
 
@@ -185,7 +192,8 @@ impl Leases {
     }
 
     fn client(&mut self, operation: &Operation, now: u64) -> Result<Lease, Refusal> {
-        let about = self.allotter.lease(operation.key()).is_none_or(|lease| operation.is_about(lease, self.allotter.block()));
+        let about =
+            self.allotter.lease(operation.key()).is_none_or(|lease| operation.is_about(lease, self.allotter.block()));
         if !about {
             return Err(Refusal::NoBinding);
         }

@@ -2,7 +2,7 @@
 
 use super::{
     Input,
-    dhcp6::{self, Dhcp6Port},
+    dhcp6::Dhcp6Port,
     slow_path::ToLinux,
     userspace::{FromWorker, Work, Worker},
 };
@@ -27,8 +27,9 @@ pub struct Port {
     pub adopted: bool,
     /// What is wrong.
     pub problem: Option<String>,
-    /// DHCPv6 messages without an answer, by reason.
-    pub ignored: BTreeMap<&'static str, u64>,
+    ignored: BTreeMap<&'static str, u64>,
+    /// DHCPv6 messages that listeners before this one have dropped.
+    overload: u64,
     worker: Option<Worker>,
     dhcp6: Option<Dhcp6Port>,
 }
@@ -76,6 +77,7 @@ impl Ports {
             adopted: false,
             problem: Some(format!("there is no interface {}", config.interface)),
             ignored: BTreeMap::new(),
+            overload: 0,
             worker: None,
             dhcp6: None,
         };
@@ -91,6 +93,12 @@ impl Ports {
     /// A port.
     pub fn get_mut(&mut self, number: PortId) -> Option<&mut Port> {
         self.ports.get_mut(&number)
+    }
+
+    /// The port of an interface by its name, and its Ethernet address while there is one.
+    pub fn named(&self, interface: &str) -> Option<(PortId, Mac)> {
+        let (number, port) = self.iter().find(|(_, port)| port.config.interface == interface)?;
+        Some((number, port.link.as_ref().map_or(Mac::default(), |link| link.mac)))
     }
 
     /// The port of an interface that exists.
@@ -154,8 +162,8 @@ impl Ports {
         let port = self.ports.get_mut(&number)?;
         tracing::warn!(port = port.config.interface, "the interface is gone; its flows wait for its return");
         port.problem = Some(format!("there is no interface {}", port.config.interface));
-        (port.link, port.executor, port.adopted) = (None, None, false);
-        (port.worker, port.dhcp6) = (None, None);
+        (port.link, port.executor, port.adopted, port.worker) = (None, None, false, None);
+        port.listen(None);
         if let Ok(kernel) = &mut self.kernel {
             if let Err(error) = kernel.detach(number) {
                 tracing::warn!("links of the port can not be removed: {error}");
@@ -186,14 +194,18 @@ impl Ports {
 
     /// Writes what the pipeline must know of the port.
     fn program_port(&mut self, number: PortId) {
-        let (Some(port), Some(entry)) = (self.ports.get(&number), self.tables.ports().get(usize::from(number.0))) else {
+        let (Some(port), Some(entry)) = (self.ports.get(&number), self.tables.ports().get(usize::from(number.0)))
+        else {
             return;
         };
         let own = if port.config.source == SourceAddress::Port { PortFlags::OWN_SOURCE } else { PortFlags::default() };
         match &port.link {
             Some(link) => {
                 let up = if link.up { PortFlags::UP } else { PortFlags::default() };
-                entry.set(link.ifindex, link.mtu, link.mac, own.with(up));
+                let executor = port.executor.or(choices(port.config.executor, link).first().copied());
+                let takes_xdp = executor == Some(Executor::Xdp);
+                let buffers = if takes_xdp { PortFlags::default() } else { PortFlags::BUFFERS };
+                entry.set(link.ifindex, link.mtu, link.mac, own.with(up).with(buffers));
             }
             None => entry.set(0, 0, Mac::default(), own),
         }
@@ -202,16 +214,9 @@ impl Ports {
     /// Lets somebody handle the port's frames: whom the configuration says, or the best that works.
     fn attach(&mut self, number: PortId, link: &LinkState) -> Result<(), AttachError> {
         let wanted = self.ports.get(&number).map_or(Executor::Auto, |port| port.config.executor);
-        let choices: &[Executor] = match wanted {
-            Executor::Auto if link.kind.is_some() => &[Executor::Tc, Executor::Xdp, Executor::AfPacket],
-            Executor::Auto => &[Executor::Xdp, Executor::Tc, Executor::AfPacket],
-            Executor::Xdp => &[Executor::Xdp],
-            Executor::Tc => &[Executor::Tc],
-            Executor::AfPacket => &[Executor::AfPacket],
-        };
         let dhcp6 = self.start_dhcp6(number, link);
         let mut result = Ok(());
-        for executor in choices {
+        for executor in choices(wanted, link) {
             result = self.attach_as(number, link, *executor);
             match &result {
                 Ok(()) => break,
@@ -220,16 +225,18 @@ impl Ports {
         }
         let Some(port) = self.ports.get_mut(&number) else { return result };
         let problem = result.as_ref().err().map(ToString::to_string);
-        (port.dhcp6, port.problem) = match dhcp6 {
-            Ok(dhcp6) => (dhcp6, problem),
-            Err(error) => (None, problem.or_else(|| Some(format!("no DHCPv6 on the port: {error}")))),
+        let (dhcp6, no_dhcp6) = match dhcp6 {
+            Ok(dhcp6) => (dhcp6, None),
+            Err(error) => (None, Some(format!("no DHCPv6 on the port: {error}"))),
         };
+        port.listen(dhcp6);
+        port.problem = problem.or(no_dhcp6);
         result
     }
 
     fn start_dhcp6(&self, number: PortId, link: &LinkState) -> Result<Option<Dhcp6Port>, PortError> {
         let wanted = self.ports.get(&number).is_some_and(|port| port.config.dhcp6);
-        if wanted { dhcp6::listen(number, link.ifindex, self.inputs.clone()).map(Some) } else { Ok(None) }
+        if wanted { Dhcp6Port::listen(number, link.ifindex, self.inputs.clone()).map(Some) } else { Ok(None) }
     }
 
     fn attach_as(&mut self, number: PortId, link: &LinkState, executor: Executor) -> Result<(), AttachError> {
@@ -263,14 +270,45 @@ impl Ports {
             }
         }
         port.executor = Some(executor);
+        self.program_port(number);
         Ok(())
     }
 }
 
+/// Who may handle the frames of an interface, the best first.
+fn choices(wanted: Executor, link: &LinkState) -> &'static [Executor] {
+    match wanted {
+        Executor::Auto if link.kind.is_some() => &[Executor::Tc, Executor::Xdp, Executor::AfPacket],
+        Executor::Auto => &[Executor::Xdp, Executor::Tc, Executor::AfPacket],
+        Executor::Xdp => &[Executor::Xdp],
+        Executor::Tc => &[Executor::Tc],
+        Executor::AfPacket => &[Executor::AfPacket],
+    }
+}
+
 impl Port {
+    /// Takes note of a DHCPv6 message without an answer.
+    pub fn ignore(&mut self, reason: &'static str) {
+        *self.ignored.entry(reason).or_default() += 1;
+    }
+
+    /// Puts another listener in place of the one that is there.
+    fn listen(&mut self, dhcp6: Option<Dhcp6Port>) {
+        self.overload += self.dhcp6.as_ref().map_or(0, Dhcp6Port::dropped);
+        self.dhcp6 = dhcp6;
+    }
+
     /// The kernel's number of its interface.
     pub fn ifindex(&self) -> Option<u32> {
         self.link.as_ref().map(|link| link.ifindex)
+    }
+
+    /// DHCPv6 messages without an answer, by reason.
+    pub fn ignored(&self) -> BTreeMap<String, u64> {
+        let overload = self.overload + self.dhcp6.as_ref().map_or(0, Dhcp6Port::dropped);
+        let overload = (overload > 0).then_some(("overload", overload));
+        let counts = self.ignored.iter().map(|(reason, count)| (*reason, *count)).chain(overload);
+        counts.map(|(reason, count)| (reason.to_owned(), count)).collect()
     }
 
     /// Answers a host that asked by DHCPv6.

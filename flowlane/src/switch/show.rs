@@ -91,7 +91,14 @@ impl Show {
         let Some(interface) = self.ports.iter().position(|number| *number == port) else { return Ok(()) };
         let original_len = seen.length.max(bytes.len());
         let direction = Some(direction);
-        self.writer.write(&FrameRecord { timestamp: seen.at, interface, bytes, original_len, direction, comment: Some(comment) })
+        self.writer.write(&FrameRecord {
+            timestamp: seen.at,
+            interface,
+            bytes,
+            original_len,
+            direction,
+            comment: Some(comment),
+        })
     }
 }
 

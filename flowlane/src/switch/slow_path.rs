@@ -5,10 +5,7 @@ use flowlane_pipeline::{Tables as _, Verdict, size};
 use flowlane_ports::{af_packet::Offload, host::HostTun};
 use flowlane_program::{Punt, Tables};
 use flowlane_tables::{End, NextHop};
-use flowlane_wire::{
-    Mac, PortId, SlotIndex,
-    header::ethernet,
-};
+use flowlane_wire::{PortId, SlotIndex, header::ethernet};
 use std::{
     net::IpAddr,
     sync::{Arc, Mutex, OnceLock},
@@ -54,11 +51,6 @@ impl Waiting {
             Network::V6(offset) => frame.at::<16>(offset + ipv6::DESTINATION).map(|octets| IpAddr::from(*octets)),
             Network::Other | Network::Truncated => None,
         }
-    }
-
-    /// The frame's addresses: flow and sender, for errors and logs.
-    pub fn source(&self) -> Option<Mac> {
-        self.bytes.get(ethernet::SOURCE..)?.first_chunk().map(|octets| Mac(*octets))
     }
 
     /// How many frames it is on the wire.
@@ -114,8 +106,12 @@ pub struct ToLinux {
 
 impl ToLinux {
     /// A way for the switch of this name.
-    pub fn new() -> Self {
-        Self { name: "flowlane-host".into(), device: Arc::new(OnceLock::new()) }
+    pub fn new(switch: &str) -> Self {
+        // An interface's name has 15 octets at most, and two switches may be in one network namespace.
+        let number = switch.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| {
+            (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3) // FNV-1a
+        });
+        Self { name: format!("flowlane{:07x}", number >> 36).into(), device: Arc::new(OnceLock::new()) }
     }
 
     /// Gives Linux the packet in a frame. Where there can be no TUN device the packet is lost, as its end says.

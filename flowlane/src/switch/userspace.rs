@@ -1,6 +1,10 @@
 //! The userspace executor: a thread for each port, from its ring through the pipeline to the senders.
 
-use super::{frame::Buffer, slow_path::{ToLinux, Waiting}, show::SeenFrame};
+use super::{
+    frame::Buffer,
+    show::SeenFrame,
+    slow_path::{ToLinux, Waiting},
+};
 use flowlane_pipeline::{Tables as _, Verdict, give_back, run, size};
 use flowlane_ports::{
     PortError,
@@ -174,11 +178,8 @@ fn send(work: &Work, frames: &[RxFrame<'_>], outgoing: &[Outgoing], senders: &mu
     for run in outgoing.chunk_by(|a, b| a.egress == b.egress) {
         let Some(first) = run.first() else { continue };
         let ifindex = work.tables.port(first.egress).map_or(0, |port| port.ifindex());
-        let batch: Vec<(&[u8], Offload)> = run
-            .iter()
-            .filter_map(|out| frames.get(out.place))
-            .map(|frame| (&*frame.bytes, frame.offload))
-            .collect();
+        let batch: Vec<(&[u8], Offload)> =
+            run.iter().filter_map(|out| frames.get(out.place)).map(|frame| (&*frame.bytes, frame.offload)).collect();
         let sent = senders.send(ifindex, &batch);
         for (place, out) in run.iter().enumerate() {
             let end = if place < sent { out.end } else { End::NotSent };
@@ -193,7 +194,8 @@ fn show(work: &Work, frame: &RxFrame<'_>, verdict: Verdict, end: End, before: Ve
         _ => None,
     };
     let after = frame.bytes.get(..before.len()).unwrap_or_default().to_vec();
-    let seen = SeenFrame { at: frame.timestamp, ingress: work.port, egress, end, length: frame.bytes.len(), before, after };
+    let seen =
+        SeenFrame { at: frame.timestamp, ingress: work.port, egress, end, length: frame.bytes.len(), before, after };
     // Who looks too slowly misses some.
     let _ = work.queue.try_send(FromWorker::Seen(seen));
 }

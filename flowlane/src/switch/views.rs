@@ -1,12 +1,15 @@
 //! The switch's state in the words of its local interface.
 
-use super::{flows::Flows, ports::{Port, Ports}};
+use super::leases::Failure;
+use super::{
+    flows::Flows,
+    ports::{Port, Ports},
+};
 use crate::api::{EntryView, FlowView, LeaseView, PortView, Problem};
 use flowlane_allot::{Field, Lease, Refusal};
 use flowlane_program::Tables;
 use flowlane_tables::{End, NEVER, Resolution};
 use flowlane_wire::{FlowAddress, Mac, PortId, SlotIndex};
-use super::leases::Failure;
 
 /// A lease.
 pub fn lease(lease: &Lease, tables: &Tables, ports: &Ports, now: u64) -> LeaseView {
@@ -21,7 +24,14 @@ pub fn lease(lease: &Lease, tables: &Tables, ports: &Ports, now: u64) -> LeaseVi
 }
 
 /// One flow of a lease.
-pub fn flow(address: FlowAddress, lease: &Lease, tables: &Tables, flows: &Flows, ports: &Ports, now: u64) -> Option<FlowView> {
+pub fn flow(
+    address: FlowAddress,
+    lease: &Lease,
+    tables: &Tables,
+    flows: &Flows,
+    ports: &Ports,
+    now: u64,
+) -> Option<FlowView> {
     let index = tables.block().slot(address);
     let slot = tables.slots().get(index.0 as usize)?;
     let hop = match slot.next() {
@@ -91,7 +101,7 @@ pub fn port(number: PortId, port: &Port, tables: &Tables) -> PortView {
         mac: port.link.as_ref().map(|link| link.mac.to_string()),
         mtu: port.link.as_ref().map(|link| link.mtu),
         counts: counted.map(|(end, count)| (end.name().to_owned(), count)).collect(),
-        dhcp6_ignored: port.ignored.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
+        dhcp6_ignored: port.ignored(),
         problem: port.problem.clone(),
     }
 }
@@ -111,13 +121,19 @@ pub fn failure(failure: &Failure) -> Problem {
 
 /// There is no such flow.
 pub fn no_such_flow(address: Mac) -> Problem {
-    Problem { code: "no-such-flow".into(), message: format!("there is no flow {address}; `flowlane flow ls` lists them") }
+    Problem {
+        code: "no-such-flow".into(),
+        message: format!("there is no flow {address}; `flowlane flow ls` lists them"),
+    }
 }
 
 /// There is no such port.
 pub fn no_such_port(interface: &str, ports: &Ports) -> Problem {
     let known: Vec<&str> = ports.iter().map(|(_, port)| port.config.interface.as_str()).collect();
-    Problem { code: "no-such-port".into(), message: format!("there is no port {interface}; the ports are: {}", known.join(", ")) }
+    Problem {
+        code: "no-such-port".into(),
+        message: format!("there is no port {interface}; the ports are: {}", known.join(", ")),
+    }
 }
 
 /// The word for a field.

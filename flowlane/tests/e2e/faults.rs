@@ -1,0 +1,323 @@
+//! What may go wrong: the switch is killed, stopped, configured anew; interfaces vanish; files are damaged.
+
+use crate::{
+    daemon::{Daemon, ends},
+    lab::{Lab, eventually, flow_from_a, host, ip, mac_of, ping, settings, use_flow},
+    on,
+    stream::Stream,
+};
+use flowlane_lab::traffic;
+use serde_json::{Value, json};
+use std::{
+    fs,
+    process::{Command, Output},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+on! {
+    killed_ten_times_under_traffic_it_loses_nothing on tc, xdp;
+    stopped_under_traffic_it_loses_nothing on tc, xdp;
+    killed_it_resumes on af_packet;
+    an_interface_that_is_deleted_and_made_again_gets_its_flows_back on tc, af_packet, xdp;
+}
+
+/// Frames in a second, under which a switch is killed.
+const LOAD: u64 = 20_000;
+
+/// Leases and table entries, as far as they must not change.
+fn what_stays(switch: &Daemon) -> Vec<Value> {
+    let flows = switch.api.get("/v1/flows");
+    let fields = ["address", "slot", "port", "destination", "state", "next", "egress", "client", "iaid"];
+    let flows = flows.as_array().expect("flows").iter();
+    flows.map(|flow| fields.iter().map(|field| flow[*field].clone()).collect()).collect()
+}
+
+fn killed_ten_times_under_traffic_it_loses_nothing(executor: &str) {
+    ended_under_traffic(executor, 10, Daemon::kill);
+}
+
+fn stopped_under_traffic_it_loses_nothing(executor: &str) {
+    ended_under_traffic(executor, 2, Daemon::terminate);
+}
+
+fn ended_under_traffic(executor: &str, times: u32, end: fn(&mut Daemon)) {
+    let (lab, mut switch) = Lab::with_switch(executor);
+    flow_from_a(&lab, &switch, "10.1.0.1");
+    ping(&lab.a, "10.2.0.2", 1);
+    switch.api.open(json!({ "port": "pc", "client": "another", "destination": "10.2.0.2", "rate": 1_000_000 }));
+    eventually("both are resolved", || switch.api.get("/v1/flows").to_string().matches("\"resolved\"").count() == 2);
+    let before = what_stays(&switch);
+
+    let stream = Stream::start(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), LOAD);
+    for _ in 0..times {
+        thread::sleep(Duration::from_millis(50));
+        end(&mut switch);
+        assert!(stream.flows(), "without the switch's process");
+        switch.start_again();
+        assert_eq!(switch.api.status()["adopted"], true);
+        assert_eq!(what_stays(&switch), before);
+        switch.api.verify();
+    }
+    let outcome = stream.stop();
+    println!("{executor}: {outcome:?} with {times} restarts");
+    assert!(outcome.is_perfect(), "{outcome:?}");
+}
+
+fn killed_it_resumes(executor: &str) {
+    let (lab, mut switch) = Lab::with_switch(executor);
+    flow_from_a(&lab, &switch, "10.1.0.1");
+    let stream = Stream::start(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 1_000);
+    eventually("B receives", || stream.flows());
+    let before = what_stays(&switch);
+    for end in [Daemon::kill, Daemon::terminate] {
+        end(&mut switch);
+        switch.start_again();
+        eventually("B receives", || stream.flows());
+        assert_eq!(what_stays(&switch), before);
+        switch.api.verify();
+    }
+    let outcome = stream.stop();
+    assert_eq!((outcome.doubled, outcome.out_of_order), (0, 0), "{outcome:?}");
+}
+
+#[test]
+fn flows_go_on_when_another_executor_takes_over() {
+    let (lab, mut switch) = Lab::with_switch("tc");
+    flow_from_a(&lab, &switch, "10.1.0.1");
+    let stream = Stream::start(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 1_000);
+    eventually("B receives", || stream.flows());
+    for executor in ["xdp", "af-packet", "tc", "af-packet", "xdp", "tc"] {
+        switch.terminate();
+        switch.configure(&settings(executor));
+        switch.start_again();
+        assert_eq!(switch.api.port("pa")["executor"], executor);
+        eventually("B receives", || stream.flows());
+        switch.api.verify();
+    }
+    let outcome = stream.stop();
+    println!("from executor to executor: {outcome:?}");
+    assert_eq!((outcome.doubled, outcome.out_of_order), (0, 0), "{outcome:?}");
+}
+
+#[test]
+fn a_port_that_is_configured_no_more_is_a_plain_interface_again() {
+    let (lab, mut switch) = Lab::with_switch("tc");
+    let gone = switch.api.open_on("pc", "of the port that goes");
+    flow_from_a(&lab, &switch, "10.1.0.1");
+    ping(&lab.a, "10.2.0.2", 1);
+    let stream = Stream::start(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 2_000);
+    switch.terminate();
+    switch.configure("slots = 1024\nexecutor = \"tc\"\n[[port]]\ninterface = \"pa\"\n[[port]]\ninterface = \"pb\"\n");
+    switch.start_again();
+    assert_eq!(switch.api.status()["ports"].as_array().map(Vec::len), Some(2));
+    let pins: Vec<_> = fs::read_dir(switch.pins().expect("pins")).expect("a directory").flatten().collect();
+    assert!(!pins.iter().any(|pin| pin.file_name().to_string_lossy().starts_with("port-3-")), "{pins:?}");
+    assert_eq!(switch.api.flow(&gone)["address"], gone, "its lease is kept until it ends");
+    let outcome = stream.stop();
+    assert!(outcome.is_perfect(), "{outcome:?}");
+    ping(&lab.c, "10.3.0.1", 1);
+}
+
+fn an_interface_that_is_deleted_and_made_again_gets_its_flows_back(executor: &str) {
+    let (lab, switch) = Lab::with_switch(executor);
+    let d = host(&lab.netns, 4, "d");
+    drop(switch);
+    let switch = lab.switch_with(&format!("{}[[port]]\ninterface = \"pd\"\n", settings(executor)));
+    let to_b = flow_from_a(&lab, &switch, "10.1.0.1");
+    let to_d = switch.api.open(json!({ "port": "pc", "client": "c", "destination": "10.4.0.2" }));
+    use_flow(&lab.c, "10.3.0.1", &to_d);
+    let from_d = switch.api.open(json!({ "port": "pd", "client": "d", "destination": "10.3.0.2" }));
+    use_flow(&d, "10.4.0.1", &from_d);
+    ping(&lab.c, "10.4.0.2", 2);
+    let undisturbed = Stream::start(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 2_000);
+    eventually("B receives", || undisturbed.flows());
+    let load = Stream::start(lab.c.netns(), d.netns(), ip("10.4.0.2"), 2_000);
+    eventually("D receives", || load.flows());
+
+    d.link().clone().delete().expect("deleted");
+    eventually("the switch says so", || switch.api.status()["problems"].to_string().contains("pd"));
+    load.stop();
+    drop(d);
+    let d = host(&lab.netns, 4, "d");
+    use_flow(&d, "10.4.0.1", &from_d);
+    eventually("the port is attached", || switch.api.port("pd")["executor"] == executor);
+    for flow in [&to_d, &from_d] {
+        eventually("it is resolved", || switch.api.flow(flow)["state"] == "resolved");
+    }
+    ping(&lab.c, "10.4.0.2", 3);
+    assert!(switch.api.flow(&from_d)["packets"].as_u64() >= Some(3), "the way back is a flow too");
+    assert_eq!(switch.api.flow(&to_d)["next"], mac_of(4).to_string());
+
+    let outcome = undisturbed.stop();
+    assert!(outcome.is_perfect(), "{outcome:?}");
+    assert_eq!(switch.api.flow(&to_b)["state"], "resolved");
+    switch.api.verify();
+}
+
+/// What the program says when it does not start, without the frame around it.
+fn complaint(output: &Output) -> String {
+    assert!(!output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_damaged_store_is_reported_and_left_alone() {
+    let (_lab, mut switch) = Lab::with_switch("tc");
+    let flow = switch.api.open_on("pa", "test");
+    switch.terminate();
+    let store = switch.path("state/leases.redb");
+    let good = fs::read(&store).expect("a store");
+    let mut damaged = good.clone();
+    damaged[..4096].fill(0x5a);
+    fs::write(&store, &damaged).expect("written");
+
+    let text = complaint(&switch.fails());
+    assert!(text.contains("leases.redb"), "{text}");
+    assert_eq!(fs::read(&store).expect("still there"), damaged);
+    assert!(switch.pins().is_some(), "what forwards goes on to forward");
+
+    fs::write(&store, good).expect("written");
+    switch.start_again();
+    assert_eq!(switch.api.flow(&flow)["address"], flow);
+}
+
+#[test]
+fn a_store_of_another_block_is_refused() {
+    let (_lab, mut switch) = Lab::with_switch("tc");
+    let flow = switch.api.open_on("pa", "test");
+    switch.terminate();
+    switch.configure(&format!("block = \"a6:00:00:00:00:00/16\"\n{}", settings("tc")));
+    let text = complaint(&switch.fails());
+    assert!(text.contains("a2:f1:00:00:00:00/16") || text.contains("block"), "{text}");
+
+    switch.configure(&settings("tc"));
+    switch.start_again();
+    assert_eq!(switch.api.flow(&flow)["address"], flow);
+    switch.api.verify();
+}
+
+#[test]
+fn a_second_switch_of_the_same_name_is_refused_and_the_first_goes_on() {
+    let (lab, switch) = Lab::with_switch("tc");
+    flow_from_a(&lab, &switch, "10.1.0.1");
+    ping(&lab.a, "10.2.0.2", 1);
+    let before = what_stays(&switch);
+
+    let same = switch.fails();
+    assert_eq!(same.status.code(), Some(5), "{same:?}");
+    assert!(complaint(&same).contains("running already"), "{same:?}");
+
+    // Other directories do not help: the pins have the switch's name.
+    let text = fs::read_to_string(switch.config()).expect("a configuration");
+    let other = switch.path("other.toml");
+    fs::write(&other, text.replace("/state\"", "/state2\"").replace("/run\"", "/run2\"")).expect("written");
+    let mut namesake = lab.netns.command(crate::daemon::PROGRAM);
+    namesake.args(["switch", "--config"]).arg(&other);
+    let namesake = ends(namesake);
+    assert_eq!(namesake.status.code(), Some(5), "{namesake:?}");
+    let removal = switch.remove();
+    assert_eq!(removal.status.code(), Some(5), "a running switch is not removed: {removal:?}");
+
+    assert!(switch.api.answers().is_ok(), "its socket is still there");
+    assert_eq!(what_stays(&switch), before);
+    ping(&lab.a, "10.2.0.2", 3);
+    switch.api.verify();
+}
+
+#[test]
+fn without_privileges_it_says_what_is_missing() {
+    let (lab, mut switch) = Lab::with_switch("tc");
+    switch.terminate();
+    // The user nobody, with a directory of its own.
+    let directory = tempfile::tempdir().expect("a directory");
+    let (nobody, program, config) = (65_534, directory.path().join("flowlane"), directory.path().join("switch.toml"));
+    fs::copy(crate::daemon::PROGRAM, &program).expect("copied");
+    std::os::unix::fs::chown(directory.path(), Some(nobody), Some(nobody)).expect("root");
+    let text = fs::read_to_string(switch.config()).expect("a configuration");
+    let own = text.replace(&*switch.path("").to_string_lossy(), &format!("{}/", directory.path().display()));
+    for (text, cause) in [(&text, "state"), (&own, "BPF"), (&own.replace("\"tc\"", "\"af-packet\""), "CAP_NET")] {
+        fs::write(&config, text).expect("written");
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", lab.netns.path().display())).args(["--setuid", "65534", "--setgid", "65534"]);
+        command.arg(&program).args(["switch", "--config"]).arg(&config).env("NO_COLOR", "1");
+        let output = ends(command);
+        let said = complaint(&output);
+        assert_eq!(output.status.code(), Some(4), "{said}");
+        assert!(said.contains(cause), "{cause}: {said}");
+    }
+    switch.start_again();
+}
+
+#[test]
+fn remove_takes_everything_of_a_stopped_switch_out_of_the_kernel() {
+    for executor in ["tc", "af-packet"] {
+        let (lab, mut switch) = Lab::with_switch(executor);
+        let flow = flow_from_a(&lab, &switch, "10.1.0.1");
+        ping(&lab.a, "10.2.0.2", 1);
+        switch.kill();
+        let removed = switch.remove();
+        assert!(removed.status.success(), "{removed:?}");
+        assert_eq!(switch.pins(), None);
+        // The flow's frames are nobody's now; all others are Linux's.
+        eventually("the flow ends", || {
+            let late = traffic::ping(lab.a.netns(), ip("10.2.0.2"), 1, None, Duration::from_millis(200)).expect("sent");
+            late.received == 0
+        });
+        use_flow(&lab.a, "10.1.0.1", &lab.a.port().mac().expect("a port").to_string());
+        ping(&lab.a, "10.2.0.2", 2);
+        // The lease is not in the kernel, and is kept.
+        switch.start_again();
+        assert_eq!(switch.api.flow(&flow)["address"], flow);
+        assert_eq!(switch.api.status()["adopted"], false);
+        use_flow(&lab.a, "10.1.0.1", &flow);
+        ping(&lab.a, "10.2.0.2", 2);
+    }
+}
+
+/// Hosts can not bring the switch to its knees by asking: others are still served.
+#[test]
+fn a_flood_of_requests_on_one_port_does_not_starve_the_others() {
+    let (lab, switch) = Lab::with_switch("tc");
+    let injector = flowlane_lab::Injector::open(lab.c.link()).expect("root");
+    let seen = flowlane_lab::Tap::start(lab.c.port(), |frame| frame.bytes.len() > 62).expect("a tap");
+    let ask = |host: &flowlane_lab::Host, directory: &str| {
+        let mut command = host.netns().command(crate::daemon::PROGRAM);
+        command
+            .args(["--json", "--runtime-directory"])
+            .arg(switch.path(directory))
+            .args(["flow", "open", "-i", "eth0"]);
+        let output = command.output().expect("it runs");
+        assert!(output.status.success(), "{output:?}");
+    };
+    ask(&lab.c, "c");
+    let frames = seen.stop().expect("a tap").frames;
+    let is_request =
+        |frame: &&flowlane_lab::Frame| frame.bytes.get(20) == Some(&17) && frame.bytes.get(56..58) == Some(&[2, 35]);
+    let request = frames.iter().find(is_request).expect("a request").bytes.clone();
+
+    let stop = AtomicBool::new(false);
+    let flood = thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            let mut sent = 0u64;
+            while !stop.load(Ordering::Relaxed) {
+                sent += u64::from(injector.send(&request).is_ok());
+            }
+            sent
+        });
+        thread::sleep(Duration::from_millis(300));
+        let start = Instant::now();
+        ask(&lab.a, "a");
+        let (asked, start) = (start.elapsed(), Instant::now());
+        switch.api.status();
+        let told = start.elapsed();
+        stop.store(true, Ordering::Relaxed);
+        let sent = flood.join().expect("the flood");
+        println!("in a flood of {sent} requests, another host's takes {asked:?}, and a question {told:?}");
+        assert!(told < Duration::from_secs(1), "{told:?}");
+        sent
+    });
+    assert!(flood > 1_000, "{flood}");
+    switch.api.verify();
+}
