@@ -160,7 +160,7 @@ impl Switch {
                     Some(event) => self.event(event),
                     None => return Err(deaf()),
                 },
-                Some(from) = sources.from_workers.recv() => self.from_worker(from),
+                Some(from) = sources.from_workers.recv() => self.of_worker(from),
                 ready = readable(&mut sources.punts) => self.drain(ready?),
                 () = tokio::time::sleep_until(deadline.into()) => self.flows.timeout(Instant::now()),
                 _ = flush.tick(), if self.show.is_some() => self.flush(),
@@ -170,6 +170,7 @@ impl Switch {
                 ended = &mut api => return ended.into_diagnostic()?,
             }
             self.pump();
+            self.show_waited();
         }
         self.flush();
         tracing::info!("switch ends; what it has put into the kernel goes on to forward");
@@ -235,12 +236,11 @@ impl Switch {
                 self.ports.link_gone(ifindex);
             }
             Event::Link(link) => {
-                let (name, ifindex) = (link.name.clone(), link.ifindex);
-                let moved = self.ports.link_changed(link).unwrap_or_else(|error| {
-                    tracing::error!(port = name, "{error}");
+                let moved = self.ports.link_changed(&link).unwrap_or_else(|error| {
+                    tracing::error!(port = link.name, "{error}");
                     true
                 });
-                if let Some(port) = self.ports.of_ifindex(ifindex).filter(|_| moved) {
+                if let Some(port) = self.ports.of_ifindex(link.ifindex).filter(|_| moved) {
                     self.resolver.set_static_routes(self.ports.static_routes());
                     self.flows.port_moved(port, &self.resolver, &self.ports);
                 }
@@ -259,7 +259,7 @@ impl Switch {
         seen.iter().for_each(|frame| self.seen(frame));
     }
 
-    fn from_worker(&mut self, from: FromWorker) {
+    fn of_worker(&mut self, from: FromWorker) {
         match from {
             FromWorker::Waiting(frame) => self.waiting(frame),
             FromWorker::Seen(frame) => self.seen(&frame),
@@ -275,6 +275,13 @@ impl Switch {
         if let Some(Err(error)) = self.show.as_mut().map(|show| show.write(frame)) {
             tracing::error!("the capture ends here: {error}");
             self.show = None;
+        }
+    }
+
+    /// Writes what has become of frames that had waited.
+    fn show_waited(&mut self) {
+        if self.show.is_some() {
+            self.flows.seen().iter().for_each(|frame| self.seen(frame));
         }
     }
 

@@ -12,7 +12,7 @@ use std::{
     path::PathBuf,
 };
 
-/// Why a switch does not start. Whatever it is, nothing that a predecessor has left was changed.
+/// Why a switch does not start. What a predecessor has left in the kernel forwards on.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum StartError {
     /// A switch has the directory or the name.

@@ -2,8 +2,8 @@
 
 use super::{
     ports::Ports,
-    slow_path::{ToLinux, Waiting},
-    userspace::Senders,
+    show::SeenFrame,
+    slow_path::{SlowPath, Waiting},
 };
 use crate::config::meter;
 use flowlane_allot::{Change, Lease};
@@ -41,8 +41,7 @@ pub struct Flows {
     progress: HashMap<SlotIndex, Progress>,
     queries: HashMap<Query, BTreeSet<SlotIndex>>,
     unpublished: BTreeSet<SlotIndex>,
-    senders: Senders,
-    to_linux: ToLinux,
+    slow_path: SlowPath,
 }
 
 /// How long the table waits for frames that have been counted but do not come.
@@ -50,10 +49,9 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 impl Flows {
     /// No flows yet.
-    pub fn new(tables: Arc<Tables>, destinations: Destinations, to_linux: ToLinux) -> Self {
-        let senders = Senders::default();
+    pub fn new(tables: Arc<Tables>, destinations: Destinations, slow_path: SlowPath) -> Self {
         let (progress, queries, unpublished) = Default::default();
-        Self { tables, destinations, progress, queries, unpublished, senders, to_linux }
+        Self { tables, destinations, progress, queries, unpublished, slow_path }
     }
 
     /// Brings the table to what the leases say, keeping what is right: the flows of a predecessor go on. How many were
@@ -134,19 +132,20 @@ impl Flows {
         let index = frame.slot;
         let tables = Arc::clone(&self.tables);
         let Some(slot) = tables.slots().get(index.0 as usize) else { return };
-        let Some(lease) = lease.filter(|_| slot.key() != 0) else {
-            return frame.drop(End::UnknownFlow, &tables);
+        // The slot may be another flow's by now.
+        let Some(lease) = lease.filter(|_| slot.flow().is_some_and(|flow| frame.carries(flow.address))) else {
+            return self.slow_path.drop(frame, End::UnknownFlow);
         };
         match slot.next() {
-            Resolution::Resolved(hop) => return frame.send(hop, &tables, &mut self.senders, &self.to_linux),
-            Resolution::Unreachable => return frame.drop(End::NoRoute, &tables),
+            Resolution::Resolved(hop) => return self.slow_path.send(frame, hop),
+            Resolution::Unreachable => return self.slow_path.drop(frame, End::NoRoute),
             Resolution::Pending(_) => {}
         }
         let known = self.progress.get(&index).is_some_and(|progress| progress.query.is_some());
         if !known {
             let Some(destination) = lease.spec.destination.or_else(|| frame.destination()) else {
                 give_back(slot);
-                return frame.drop(End::NoRoute, &tables);
+                return self.slow_path.drop(frame, End::NoRoute);
             };
             self.destinations.set(index, Some(destination));
             self.watch(index, destination, lease.port, resolver, ports);
@@ -155,12 +154,12 @@ impl Flows {
         progress.arrived += 1;
         if progress.unpublished.is_some() {
             let Some((hop, _)) = progress.unpublished else { return };
-            frame.send(hop, &tables, &mut self.senders, &self.to_linux);
+            self.slow_path.send(frame, hop);
             self.publish(index);
         } else if progress.waiting.len() < PENDING_LIMIT as usize {
             progress.waiting.push_back(frame);
         } else {
-            frame.drop(End::QueueFull, &tables);
+            self.slow_path.drop(frame, End::QueueFull);
         }
     }
 
@@ -222,6 +221,11 @@ impl Flows {
             .min()
     }
 
+    /// What has become of frames that had waited, since the last call.
+    pub fn seen(&mut self) -> Vec<SeenFrame> {
+        self.slow_path.seen()
+    }
+
     /// Where a flow's packets go, as was asked for or as its first packet said.
     pub fn destination(&self, index: SlotIndex) -> Option<IpAddr> {
         self.destinations.get(index)
@@ -264,7 +268,7 @@ impl Flows {
             self.unwatch(index, resolver);
             self.destinations.set(index, None);
             let progress = self.progress.remove(&index).unwrap_or_default();
-            progress.waiting.into_iter().for_each(|frame| frame.drop(End::UnknownFlow, &self.tables));
+            progress.waiting.into_iter().for_each(|frame| self.slow_path.drop(frame, End::UnknownFlow));
             self.unpublished.remove(&index);
         }
     }
@@ -311,7 +315,7 @@ impl Flows {
             return;
         }
         for frame in progress.waiting.drain(..) {
-            frame.send(hop, &tables, &mut self.senders, &self.to_linux);
+            self.slow_path.send(frame, hop);
         }
         progress.unpublished = Some((hop, Instant::now()));
         self.publish(index);
@@ -349,7 +353,7 @@ impl Flows {
         if let Some(slot) = self.tables.slots().get(index.0 as usize).filter(|slot| slot.key() != 0) {
             slot.set_next(Resolution::Unreachable);
         }
-        waiting.into_iter().for_each(|frame| frame.drop(End::NoRoute, &self.tables));
+        waiting.into_iter().for_each(|frame| self.slow_path.drop(frame, End::NoRoute));
     }
 }
 

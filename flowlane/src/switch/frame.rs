@@ -22,7 +22,7 @@ impl Frame for Buffer<'_> {
     }
 
     fn len(&self) -> u32 {
-        self.bytes.len() as u32
+        <[u8]>::len(self.bytes) as u32
     }
 
     fn gso_size(&self) -> u32 {

@@ -54,6 +54,9 @@ pub struct Transaction {
     pub done: Done,
 }
 
+/// Answers that can be given, and what became of the tasks.
+pub type Answers = Vec<(Done, Vec<Result<Lease, Failure>>)>;
+
 /// A commit that has ended, for [`Leases::committed`].
 pub struct Committed(Result<(), StoreError>);
 
@@ -75,7 +78,7 @@ struct Batch {
 
 struct InFlight {
     changes: Vec<Change>,
-    answers: Vec<(Done, Vec<Result<Lease, Failure>>)>,
+    answers: Answers,
 }
 
 /// The most transactions of one commit, so that the first does not wait for ever.
@@ -122,7 +125,7 @@ impl Leases {
     }
 
     /// Carries out what waits, unless a commit is under way; returns answers that need no commit.
-    pub fn pump(&mut self, now: u64) -> Vec<(Done, Vec<Result<Lease, Failure>>)> {
+    pub fn pump(&mut self, now: u64) -> Answers {
         if self.in_flight.is_some() {
             return Vec::new();
         }
@@ -152,11 +155,7 @@ impl Leases {
     }
 
     /// Ends the commit under way: the changes that are durable now, for the table, and the answers.
-    pub fn committed(
-        &mut self,
-        committed: Committed,
-        now: u64,
-    ) -> (Vec<Change>, Vec<(Done, Vec<Result<Lease, Failure>>)>) {
+    pub fn committed(&mut self, committed: Committed, now: u64) -> (Vec<Change>, Answers) {
         let Some(InFlight { changes, answers }) = self.in_flight.take() else { return (Vec::new(), Vec::new()) };
         match committed.0 {
             Ok(()) => {
@@ -207,10 +206,7 @@ impl Leases {
     }
 }
 
-fn failed(
-    answers: Vec<(Done, Vec<Result<Lease, Failure>>)>,
-    problem: &str,
-) -> Vec<(Done, Vec<Result<Lease, Failure>>)> {
+fn failed(answers: Answers, problem: &str) -> Answers {
     let fail = |results: Vec<Result<Lease, Failure>>| {
         results.into_iter().map(|result| result.and(Err(Failure::Store(problem.to_owned())))).collect()
     };

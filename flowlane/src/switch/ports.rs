@@ -135,11 +135,12 @@ impl Ports {
         }
     }
 
-    /// Takes note of an interface, and lets its frames be handled where it is new. Whether a port has another interface index than before.
+    /// Takes note of an interface, and lets its frames be handled where it is new. Whether the port has another interface
+    /// index than before.
     ///
     /// # Errors
     /// [`AttachError`]: nobody handles the port's frames; the port remembers why.
-    pub fn link_changed(&mut self, link: LinkState) -> Result<bool, AttachError> {
+    pub fn link_changed(&mut self, link: &LinkState) -> Result<bool, AttachError> {
         let Some((number, port)) = self.ports.iter_mut().find(|(_, port)| port.config.interface == link.name) else {
             return Ok(false);
         };
@@ -150,7 +151,9 @@ impl Ports {
         let resized = before.as_ref().is_some_and(|before| before.mtu != link.mtu);
         self.program_port(number);
         if moved || (resized && self.executor(number) == Some(Executor::Xdp)) {
-            self.attach(number, &link)?;
+            self.attach(number, link)?;
+            // Once more: who handles the frames may be another than was thought.
+            self.program_port(number);
             tracing::info!(port = link.name, executor = self.executor(number).map(Executor::name), "port attached");
         }
         Ok(moved)
@@ -164,10 +167,10 @@ impl Ports {
         port.problem = Some(format!("there is no interface {}", port.config.interface));
         (port.link, port.executor, port.adopted, port.worker) = (None, None, false, None);
         port.listen(None);
-        if let Ok(kernel) = &mut self.kernel {
-            if let Err(error) = kernel.detach(number) {
-                tracing::warn!("links of the port can not be removed: {error}");
-            }
+        if let Ok(kernel) = &mut self.kernel
+            && let Err(error) = kernel.detach(number)
+        {
+            tracing::warn!("links of the port can not be removed: {error}");
         }
         self.program_port(number);
         Some(number)
@@ -177,10 +180,9 @@ impl Ports {
     pub fn forget_others(&mut self) {
         let Ok(kernel) = &mut self.kernel else { return };
         for number in kernel.pinned_ports() {
-            if self.ports.get(&number).is_none_or(|port| port.executor.and_then(Executor::mode).is_none()) {
-                if let Err(error) = kernel.detach(number) {
-                    tracing::warn!("links of a former port can not be removed: {error}");
-                }
+            let unused = self.ports.get(&number).is_none_or(|port| port.executor.and_then(Executor::mode).is_none());
+            if unused && let Err(error) = kernel.detach(number) {
+                tracing::warn!("links of a former port can not be removed: {error}");
             }
         }
         if let Err(error) = kernel.remove_old_tables() {

@@ -19,6 +19,8 @@ pub struct SeenFrame {
     pub egress: Option<PortId>,
     /// How it ended.
     pub end: End,
+    /// Whether it had waited for its next host: it was shown when it came.
+    pub waited: bool,
     /// Its length in octets.
     pub length: usize,
     /// Its first octets as it came.
@@ -33,7 +35,7 @@ impl SeenFrame {
         let Punt::Seen { nanos, ingress, egress, end, length, before, after } = punt else { return None };
         let at = Duration::from_nanos(*nanos) + wall_minus_monotonic();
         let (before, after, length) = (before.to_vec(), after.to_vec(), *length as usize);
-        Some(Self { at, ingress: *ingress, egress: *egress, end: *end, length, before, after })
+        Some(Self { at, ingress: *ingress, egress: *egress, end: *end, waited: false, length, before, after })
     }
 }
 
@@ -64,12 +66,16 @@ impl Show {
         Ok(Some(Self { writer, ports: config.ports.keys().copied().collect() }))
     }
 
-    /// Writes a frame. What came by itself, as frames that merely pass, is shown once.
+    /// Writes a frame: as it came, with its end, and where it left, as it was sent. One that had waited was written when
+    /// it came; if it was sent then, the second record is what remains to be written.
     pub fn write(&mut self, seen: &SeenFrame) -> Result<(), CaptureError> {
-        let comment = format!("{}: {}", seen.end, seen.end.sentence());
-        self.record(seen, seen.ingress, &seen.before, Direction::Inbound, &comment)?;
+        let when = if seen.waited { "after it waited, " } else { "" };
+        if !seen.waited || seen.egress.is_none() {
+            let comment = format!("{when}{}: {}", seen.end, seen.end.sentence());
+            self.record(seen, seen.ingress, &seen.before, Direction::Inbound, &comment)?;
+        }
         if let Some(egress) = seen.egress {
-            let comment = format!("sent: {}", addresses(&seen.after));
+            let comment = format!("{when}sent: {}", addresses(&seen.after));
             self.record(seen, egress, &seen.after, Direction::Outbound, &comment)?;
         }
         Ok(())

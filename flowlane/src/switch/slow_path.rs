@@ -1,14 +1,15 @@
 //! Frames that wait for the next host of their flow, and those that Linux is to answer.
 
-use super::{frame::Buffer, userspace::Senders};
+use super::{frame::Buffer, show::SeenFrame, userspace::Senders};
 use flowlane_pipeline::{Tables as _, Verdict, size};
 use flowlane_ports::{af_packet::Offload, host::HostTun};
 use flowlane_program::{Punt, Tables};
-use flowlane_tables::{End, NextHop};
-use flowlane_wire::{PortId, SlotIndex, header::ethernet};
+use flowlane_tables::{End, NextHop, SNAP};
+use flowlane_wire::{Mac, PortId, SlotIndex, header::ethernet};
 use std::{
     net::IpAddr,
     sync::{Arc, Mutex, OnceLock},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 /// A frame that waits.
@@ -42,6 +43,17 @@ impl Waiting {
         })
     }
 
+    /// Whether it has this address in one of its fields.
+    pub fn carries(&self, address: Mac) -> bool {
+        let field = |at: usize| self.bytes.get(at..).and_then(|rest| rest.first_chunk()) == Some(&address.0);
+        field(ethernet::DESTINATION) || field(ethernet::SOURCE)
+    }
+
+    /// Its first octets.
+    fn start(&self) -> Vec<u8> {
+        self.bytes.get(..SNAP.min(self.bytes.len())).unwrap_or_default().to_vec()
+    }
+
     fn ip_destination(&mut self) -> Option<IpAddr> {
         use flowlane_pipeline::{Frame as _, Network, network};
         use flowlane_wire::header::{ipv4, ipv6};
@@ -57,35 +69,64 @@ impl Waiting {
     fn segments(&mut self) -> u64 {
         size(&mut Buffer::new(&mut self.bytes, self.offload)).frames
     }
+}
 
-    /// Sends the frame to the next hop of its flow, as the pipeline would have.
-    pub fn send(mut self, next: NextHop, tables: &Tables, senders: &mut Senders, to_linux: &ToLinux) {
-        let Some(slot) = tables.slot(self.slot) else { return };
-        let mut frame = Buffer::new(&mut self.bytes, self.offload);
-        let verdict = flowlane_pipeline::send(&mut frame, self.ingress, slot, next, tables, &mut ());
-        let end = match verdict.unwrap_or_else(|verdict| verdict) {
-            Verdict::Forward { port, end } => {
-                let ifindex = tables.port(port).map_or(0, |port| port.ifindex());
-                let sent = senders.send(ifindex, &[(&self.bytes, self.offload)]);
-                if sent == 1 { end } else { End::NotSent }
-            }
-            Verdict::ToLinux(end) => {
-                to_linux.deliver(&self.bytes);
-                end
-            }
-            other => other.end(),
-        };
-        self.count(end, tables);
+/// The hand that sends and drops frames that have waited.
+pub struct SlowPath {
+    tables: Arc<Tables>,
+    senders: Senders,
+    to_linux: ToLinux,
+    /// What has become of them, where frames are shown.
+    seen: Option<Vec<SeenFrame>>,
+}
+
+impl SlowPath {
+    /// Sends by the ports of these tables, and notes what is to be shown.
+    pub fn new(tables: Arc<Tables>, to_linux: ToLinux, show: bool) -> Self {
+        Self { tables, senders: Senders::default(), to_linux, seen: show.then(Vec::new) }
     }
 
-    /// Drops the frame.
-    pub fn drop(mut self, end: End, tables: &Tables) {
-        self.count(end, tables);
+    /// Sends a frame to the next hop of its flow, as the pipeline would have.
+    pub fn send(&mut self, mut frame: Waiting, next: NextHop) {
+        let Some(slot) = self.tables.slot(frame.slot) else { return };
+        let before = frame.start();
+        let mut buffer = Buffer::new(&mut frame.bytes, frame.offload);
+        let verdict = flowlane_pipeline::send(&mut buffer, frame.ingress, slot, next, self.tables.as_ref(), &mut ());
+        let (mut egress, mut end) = (None, End::NotSent);
+        match verdict.unwrap_or_else(|verdict| verdict) {
+            Verdict::Forward { port, end: sent } => {
+                let ifindex = self.tables.port(port).map_or(0, |port| port.ifindex());
+                if self.senders.send(ifindex, &[(&frame.bytes, frame.offload)]) == 1 {
+                    (egress, end) = (Some(port), sent);
+                }
+            }
+            Verdict::ToLinux(answered) => {
+                self.to_linux.deliver(&frame.bytes);
+                end = answered;
+            }
+            other => end = other.end(),
+        }
+        self.ended(frame, before, egress, end);
     }
 
-    fn count(&mut self, end: End, tables: &Tables) {
-        let segments = self.segments();
-        tables.count(self.ingress, end, segments);
+    /// Drops a frame.
+    pub fn drop(&mut self, frame: Waiting, end: End) {
+        let before = frame.start();
+        self.ended(frame, before, None, end);
+    }
+
+    /// What has become of frames since the last call.
+    pub fn seen(&mut self) -> Vec<SeenFrame> {
+        self.seen.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn ended(&mut self, mut frame: Waiting, before: Vec<u8>, egress: Option<PortId>, end: End) {
+        self.tables.count(frame.ingress, end, frame.segments());
+        if let Some(seen) = &mut self.seen {
+            let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let (after, length, ingress) = (frame.start(), frame.bytes.len(), frame.ingress);
+            seen.push(SeenFrame { at, ingress, egress, end, waited: true, length, before, after });
+        }
     }
 }
 

@@ -1,7 +1,11 @@
 //! From a configuration to a running switch, without disturbing what a predecessor has left in the kernel.
 
 use super::{Sources, Switch, boot_ms, error::StartError, flows::Flows, leases::Leases, ports::Ports};
-use super::{command::Command, show::Show, slow_path::ToLinux};
+use super::{
+    command::Command,
+    show::Show,
+    slow_path::{SlowPath, ToLinux},
+};
 use crate::config::{Config, Executor};
 use flowlane_allot::{Allotter, Lease};
 use flowlane_dhcp6::Server;
@@ -68,7 +72,8 @@ pub async fn start(config: Config) -> Result<(Switch, Sources, mpsc::Sender<Comm
     let leases = Leases::start(allotter, store, committed_in).map_err(StartError::system("starting a thread"))?;
     let destinations = Destinations::open(&config.runtime_directory.join(DESTINATIONS), config.block.slots())?;
     let to_linux = ToLinux::new(&config.name);
-    let flows = Flows::new(Arc::clone(&tables), destinations, to_linux.clone());
+    let slow_path = SlowPath::new(Arc::clone(&tables), to_linux.clone(), config.capture.is_some());
+    let flows = Flows::new(Arc::clone(&tables), destinations, slow_path);
     let ports = Ports::new(Arc::clone(&config), Arc::clone(&tables), kernel, to_linux, workers_in, inputs_in);
     let (resolver, events) = Resolver::start(Vec::new())?;
     let server = Server::new(server_uuid(&config.state_directory)?, config.block);
@@ -230,8 +235,7 @@ async fn take_over(switch: &mut Switch) -> Result<(), StartError> {
     let leases: Vec<Lease> = switch.leases.allotter().leases().cloned().collect();
     let (kept, installed, removed) = switch.flows.adopt(leases.iter(), boot_ms(), &switch.resolver, &switch.ports);
     for link in links {
-        let interface = link.name.clone();
-        switch.ports.link_changed(link).map_err(|source| StartError::Port { interface, source })?;
+        switch.ports.link_changed(&link).map_err(|source| StartError::Port { interface: link.name, source })?;
     }
     switch.ports.forget_others();
     for (_, port) in switch.ports.iter().filter(|(_, port)| port.link.is_none()) {

@@ -15,7 +15,7 @@ use flowlane_program::Tables;
 use flowlane_tables::{End, SNAP};
 use flowlane_wire::PortId;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -101,10 +101,10 @@ pub struct Senders(HashMap<u32, Sender>);
 impl Senders {
     /// The socket of an interface.
     fn get(&mut self, ifindex: u32) -> Option<&mut Sender> {
-        if !self.0.contains_key(&ifindex) {
-            self.0.insert(ifindex, Sender::open(ifindex).ok()?);
+        match self.0.entry(ifindex) {
+            Entry::Occupied(open) => Some(open.into_mut()),
+            Entry::Vacant(place) => Some(place.insert(Sender::open(ifindex).ok()?)),
         }
-        self.0.get_mut(&ifindex)
     }
 
     /// Sends frames in order. How many the interface took.
@@ -194,8 +194,16 @@ fn show(work: &Work, frame: &RxFrame<'_>, verdict: Verdict, end: End, before: Ve
         _ => None,
     };
     let after = frame.bytes.get(..before.len()).unwrap_or_default().to_vec();
-    let seen =
-        SeenFrame { at: frame.timestamp, ingress: work.port, egress, end, length: frame.bytes.len(), before, after };
+    let seen = SeenFrame {
+        at: frame.timestamp,
+        ingress: work.port,
+        egress,
+        end,
+        waited: false,
+        length: frame.bytes.len(),
+        before,
+        after,
+    };
     // Who looks too slowly misses some.
     let _ = work.queue.try_send(FromWorker::Seen(seen));
 }

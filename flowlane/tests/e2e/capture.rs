@@ -55,6 +55,7 @@ fn each_frame_is_recorded_with_its_end(executor: &str) {
     let rejected = read("udp.dstport == 2222");
     assert_eq!(rejected.len(), 3, "{rejected:#?}");
     assert!(rejected.iter().all(|line| line.starts_with("pc\twrong-port:")), "{rejected:#?}");
+    assert_eq!(left.iter().filter(|line| line.contains("after it waited, sent:")).count(), waited, "{left:#?}");
     let answers = read("icmp.type == 0");
     assert_eq!(answers.len(), 5, "{answers:#?}");
     assert!(answers.iter().all(|line| line.starts_with("pb\tpass:")), "{answers:#?}");

@@ -237,7 +237,7 @@ fn without_privileges_it_says_what_is_missing() {
     std::os::unix::fs::chown(directory.path(), Some(nobody), Some(nobody)).expect("root");
     let text = fs::read_to_string(switch.config()).expect("a configuration");
     let own = text.replace(&*switch.path("").to_string_lossy(), &format!("{}/", directory.path().display()));
-    for (text, cause) in [(&text, "state"), (&own, "BPF"), (&own.replace("\"tc\"", "\"af-packet\""), "CAP_NET")] {
+    for (text, cause) in [(&text, "state"), (&own, "bpf"), (&own.replace("\"tc\"", "\"af-packet\""), "CAP_NET")] {
         fs::write(&config, text).expect("written");
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", lab.netns.path().display())).args(["--setuid", "65534", "--setgid", "65534"]);
