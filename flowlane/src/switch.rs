@@ -48,7 +48,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    io::unix::AsyncFd,
+    io::unix::{AsyncFd, AsyncFdReadyMutGuard},
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
 };
 use userspace::FromWorker;
@@ -87,6 +87,8 @@ struct Sources {
     punts: Option<AsyncFd<Punts>>,
 }
 
+/// Records of the kernel that are taken at a time.
+const BURST: usize = 1_024;
 /// How often what was captured goes to the file.
 const FLUSH: Duration = Duration::from_millis(100);
 
@@ -161,7 +163,7 @@ impl Switch {
                     None => return Err(deaf()),
                 },
                 Some(from) = sources.from_workers.recv() => self.of_worker(from),
-                ready = readable(&mut sources.punts) => self.drain(ready?),
+                ready = readable(&mut sources.punts) => self.drain(ready.into_diagnostic()?),
                 () = tokio::time::sleep_until(deadline.into()) => self.flows.timeout(Instant::now()),
                 _ = flush.tick(), if self.show.is_some() => self.flush(),
                 () = std::future::ready(()), if !self.listings.is_empty() => self.list_on(),
@@ -248,13 +250,18 @@ impl Switch {
         }
     }
 
-    fn drain(&mut self, punts: &mut AsyncFd<Punts>) {
+    /// Takes some of what the kernel has, so that the other sources have their turn under a flood.
+    fn drain(&mut self, mut ready: AsyncFdReadyMutGuard<'_, Punts>) {
         let mut waiting = Vec::new();
         let mut seen = Vec::new();
-        punts.get_mut().drain(|punt| {
+        let records = ready.get_inner_mut().drain(BURST, |punt| {
             waiting.extend(Waiting::from_kernel(&punt));
             seen.extend(SeenFrame::from_kernel(&punt));
         });
+        if records < BURST {
+            ready.clear_ready();
+        }
+        drop(ready);
         waiting.into_iter().for_each(|frame| self.waiting(frame));
         seen.iter().for_each(|frame| self.seen(frame));
     }
@@ -294,10 +301,11 @@ impl Switch {
 }
 
 /// Waits until the kernel has something; for ever where it takes no part.
-async fn readable(punts: &mut Option<AsyncFd<Punts>>) -> Result<&mut AsyncFd<Punts>, Report> {
-    let Some(punts) = punts else { return std::future::pending().await };
-    punts.readable().await.into_diagnostic()?.clear_ready();
-    Ok(punts)
+async fn readable(punts: &mut Option<AsyncFd<Punts>>) -> std::io::Result<AsyncFdReadyMutGuard<'_, Punts>> {
+    match punts {
+        Some(punts) => punts.readable_mut().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Without news of routes and neighbours, flows would be sent where nobody is any more: better to start anew.

@@ -48,10 +48,11 @@ impl Punts {
         Self(ring)
     }
 
-    /// Takes everything out of the queue. How many records there were.
-    pub fn drain(&mut self, mut take: impl FnMut(Punt<'_>)) -> usize {
+    /// Takes at most so many records out of the queue. How many there were: fewer than `most` say that it is empty.
+    pub fn drain(&mut self, most: usize, mut take: impl FnMut(Punt<'_>)) -> usize {
         let mut records = 0;
-        while let Some(record) = self.0.next() {
+        while records < most {
+            let Some(record) = self.0.next() else { break };
             records += 1;
             if let Some(punt) = parse(&record) {
                 take(punt);
