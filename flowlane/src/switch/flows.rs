@@ -42,7 +42,12 @@ pub struct Flows {
     queries: HashMap<Query, BTreeSet<SlotIndex>>,
     unpublished: BTreeSet<SlotIndex>,
     slow_path: SlowPath,
+    /// Octets of all frames that wait.
+    octets: usize,
 }
+
+/// All frames that wait have so many octets at most: hosts that no neighbour answers for do not fill the memory.
+const OCTETS_MAX: usize = 64 << 20;
 
 /// How long the table waits for frames that have been counted but do not come.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -51,7 +56,7 @@ impl Flows {
     /// No flows yet.
     pub fn new(tables: Arc<Tables>, destinations: Destinations, slow_path: SlowPath) -> Self {
         let (progress, queries, unpublished) = Default::default();
-        Self { tables, destinations, progress, queries, unpublished, slow_path }
+        Self { tables, destinations, progress, queries, unpublished, slow_path, octets: 0 }
     }
 
     /// Brings the table to what the leases say, keeping what is right: the flows of a predecessor go on. How many were
@@ -156,7 +161,8 @@ impl Flows {
             let Some((hop, _)) = progress.unpublished else { return };
             self.slow_path.send(frame, hop);
             self.publish(index);
-        } else if progress.waiting.len() < PENDING_LIMIT as usize {
+        } else if progress.waiting.len() < PENDING_LIMIT as usize && self.octets + frame.len() <= OCTETS_MAX {
+            self.octets += frame.len();
             progress.waiting.push_back(frame);
         } else {
             self.slow_path.drop(frame, End::QueueFull);
@@ -203,9 +209,9 @@ impl Flows {
             self.unpublished.iter().copied().filter(|index| self.overdue(*index, now)).collect();
         for index in overdue {
             self.unpublished.remove(&index);
-            let Some((hop, _)) = self.progress.get_mut(&index).and_then(|progress| progress.unpublished.take()) else {
-                continue;
-            };
+            let Some(progress) = self.progress.get_mut(&index) else { continue };
+            progress.arrived = 0;
+            let Some((hop, _)) = progress.unpublished.take() else { continue };
             if let Some(slot) = self.tables.slots().get(index.0 as usize) {
                 slot.set_next(Resolution::Resolved(hop));
             }
@@ -240,7 +246,7 @@ impl Flows {
     pub fn install(&mut self, address: FlowAddress, lease: &Lease, now: u64, resolver: &Resolver, ports: &Ports) {
         let index = self.tables.block().slot(address);
         self.unwatch(index, resolver);
-        self.progress.remove(&index);
+        self.forget(index);
         if let Some(slot) = self.tables.slots().get(index.0 as usize) {
             slot.install(address, lease.port, tick(lease, now), rate(lease), Resolution::UNKNOWN);
         }
@@ -267,10 +273,24 @@ impl Flows {
             }
             self.unwatch(index, resolver);
             self.destinations.set(index, None);
-            let progress = self.progress.remove(&index).unwrap_or_default();
-            progress.waiting.into_iter().for_each(|frame| self.slow_path.drop(frame, End::UnknownFlow));
-            self.unpublished.remove(&index);
+            self.forget(index);
         }
+    }
+
+    /// Drops what waits for a flow, and all that is known of its progress.
+    fn forget(&mut self, index: SlotIndex) {
+        for frame in self.take_waiting(index) {
+            self.slow_path.drop(frame, End::UnknownFlow);
+        }
+        self.progress.remove(&index);
+        self.unpublished.remove(&index);
+    }
+
+    fn take_waiting(&mut self, index: SlotIndex) -> VecDeque<Waiting> {
+        let waiting = self.progress.get_mut(&index).map(|progress| std::mem::take(&mut progress.waiting));
+        let waiting = waiting.unwrap_or_default();
+        self.octets -= waiting.iter().map(Waiting::len).sum::<usize>();
+        waiting
     }
 
     fn slot(&self, address: FlowAddress) -> Option<&Slot> {
@@ -314,10 +334,10 @@ impl Flows {
             slot.set_next(Resolution::Resolved(hop));
             return;
         }
-        for frame in progress.waiting.drain(..) {
+        for frame in self.take_waiting(index) {
             self.slow_path.send(frame, hop);
         }
-        progress.unpublished = Some((hop, Instant::now()));
+        self.progress.entry(index).or_default().unpublished = Some((hop, Instant::now()));
         self.publish(index);
     }
 
@@ -348,8 +368,8 @@ impl Flows {
         let Some(progress) = self.progress.get_mut(&index) else { return };
         progress.reason = Some(reason);
         (progress.arrived, progress.unpublished) = (0, None);
-        let waiting = std::mem::take(&mut progress.waiting);
         self.unpublished.remove(&index);
+        let waiting = self.take_waiting(index);
         if let Some(slot) = self.tables.slots().get(index.0 as usize).filter(|slot| slot.key() != 0) {
             slot.set_next(Resolution::Unreachable);
         }

@@ -152,8 +152,6 @@ impl Ports {
         self.program_port(number);
         if moved || (resized && self.executor(number) == Some(Executor::Xdp)) {
             self.attach(number, link)?;
-            // Once more: who handles the frames may be another than was thought.
-            self.program_port(number);
             tracing::info!(port = link.name, executor = self.executor(number).map(Executor::name), "port attached");
         }
         Ok(moved)

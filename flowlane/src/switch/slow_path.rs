@@ -49,6 +49,11 @@ impl Waiting {
         field(ethernet::DESTINATION) || field(ethernet::SOURCE)
     }
 
+    /// Its octets.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Its first octets.
     fn start(&self) -> Vec<u8> {
         self.bytes.get(..SNAP.min(self.bytes.len())).unwrap_or_default().to_vec()

@@ -102,6 +102,22 @@ fn flows_go_on_when_another_executor_takes_over() {
 }
 
 #[test]
+fn between_the_kernels_executors_nothing_is_lost() {
+    let (lab, mut switch) = Lab::with_switch("tc");
+    flow_from_a(&lab, &switch, "10.1.0.1");
+    ping(&lab.a, "10.2.0.2", 1);
+    for executor in ["xdp", "tc"] {
+        let stream = Stream::start(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 5_000);
+        switch.terminate();
+        switch.configure(&settings(executor));
+        switch.start_again();
+        let outcome = stream.stop();
+        println!("to {executor}: {outcome:?}");
+        assert_eq!((outcome.lost, outcome.doubled), (0, 0), "to {executor}: {outcome:?}");
+    }
+}
+
+#[test]
 fn a_port_that_is_configured_no_more_is_a_plain_interface_again() {
     let (lab, mut switch) = Lab::with_switch("tc");
     let gone = switch.api.open_on("pc", "of the port that goes");
@@ -314,7 +330,12 @@ fn a_flood_of_requests_on_one_port_does_not_starve_the_others() {
         let told = start.elapsed();
         stop.store(true, Ordering::Relaxed);
         let sent = flood.join().expect("the flood");
-        println!("in a flood of {sent} requests, another host's takes {asked:?}, and a question {told:?}");
+        let dropped = switch.api.port("pc")["dhcp6_ignored"]["overload"].as_u64().unwrap_or(0);
+        println!(
+            "in a flood of {sent} requests ({dropped} dropped), another host's takes {asked:?}, and a question {told:?}"
+        );
+        assert!(dropped > 0, "what is too much is dropped and counted");
+        assert_eq!(switch.api.port("pa")["dhcp6_ignored"]["overload"], json!(null), "on that port only");
         assert!(told < Duration::from_secs(1), "{told:?}");
         sent
     });
