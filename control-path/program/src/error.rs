@@ -50,7 +50,7 @@ pub enum ProgramError {
         reason: String,
     },
     /// The kernel has no links for tc programs.
-    #[error("the kernel has no BPF links for tc (they came with Linux 6.6); use `executor = \"xdp\"` or \"af-packet\"")]
+    #[error("the kernel has no BPF links for tc (they came with Linux 6.6); use `executor = \"af-packet\"`")]
     OldKernel,
     /// A map is not what it should be.
     #[error("BPF map {name}: {source}")]
