@@ -114,6 +114,13 @@ fn super_packets_stay_whole_and_are_counted_as_a_wire_would_carry_them() {
         let done = traffic::tcp_transfer(lab.a.netns(), lab.b.netns(), to, 8 << 20, SOON * 2).expect("whole");
         assert_eq!(done.bytes, 8 << 20);
 
+        // The connection's last acknowledgements are still under way.
+        let packets = || switch.api.flow(&there)["packets"].clone();
+        eventually("the flow is quiet", || {
+            let then = packets();
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            packets() == then
+        });
         let seen = seen.stop().expect("a tap");
         assert_eq!(seen.lost, 0);
         let longest = seen.frames.iter().map(|frame| frame.bytes.len()).max();

@@ -507,6 +507,7 @@ impl Story {
 }
 
 /// The addresses that a frame must have.
+#[derive(Clone, Copy)]
 struct Wanted {
     /// Its destination as it comes.
     to: Mac,
