@@ -110,14 +110,7 @@ impl Kernel {
 
     /// Runs the pipeline on the frames that come in by an interface. A link that a predecessor pinned for the port is
     /// adopted: its program is replaced and at no time absent.
-    pub fn attach(
-        &mut self,
-        port: PortId,
-        interface: &str,
-        ifindex: u32,
-        mtu: u32,
-        mode: Mode,
-    ) -> Result<(), ProgramError> {
+    pub fn attach(&mut self, port: PortId, interface: &str, ifindex: u32, mode: Mode) -> Result<(), ProgramError> {
         let mut object = load(&self.options, &self.maps, port)?;
         let (links, adopted) = match mode {
             Mode::Tc => {
@@ -126,7 +119,7 @@ impl Kernel {
             }
             Mode::Xdp => {
                 let (host, _) = self.attach_tc(&mut object, "flowlane_host", port, interface, ifindex, "host")?;
-                let (link, adopted) = self.attach_xdp(&mut object, port, interface, ifindex, mtu)?;
+                let (link, adopted) = self.attach_xdp(&mut object, port, interface, ifindex)?;
                 (vec![host, link], adopted)
             }
         };
@@ -138,7 +131,7 @@ impl Kernel {
     }
 
     /// Loads a port's copy of the programs on the switch's tables and attaches none of them: for `BPF_PROG_TEST_RUN`,
-    /// which runs a program (`flowlane_xdp`, `flowlane_xdp_frags`, `flowlane_tc`) on a frame without an interface.
+    /// which runs a program (`flowlane_xdp`, `flowlane_tc`) on a frame without an interface.
     ///
     /// # Errors
     /// [`ProgramError::Load`] where the kernel refuses the object.
@@ -232,10 +225,8 @@ impl Kernel {
         port: PortId,
         interface: &str,
         ifindex: u32,
-        mtu: u32,
     ) -> Result<(PinnedLink, bool), ProgramError> {
-        // A frame of a larger MTU does not fit a single buffer, and interfaces refuse programs that can not do with more.
-        let program = if mtu > SINGLE_BUFFER_MTU { "flowlane_xdp_frags" } else { "flowlane_xdp" };
+        let program = "flowlane_xdp";
         let failed =
             |source| ProgramError::Attach { program, interface: interface.to_owned(), source: Box::new(source) };
         let program: &mut Xdp = program_of(object, program)?.try_into().map_err(failed)?;
@@ -274,9 +265,6 @@ impl Kernel {
         Ok(())
     }
 }
-
-/// The largest MTU of a frame in one buffer: a page, less the room before and behind.
-const SINGLE_BUFFER_MTU: u32 = 3_506;
 
 /// Loads a copy of the programs for one port, on the shared maps: pinned ones are used, missing ones made and pinned.
 fn load(options: &KernelOptions, maps: &Path, port: PortId) -> Result<Ebpf, ProgramError> {

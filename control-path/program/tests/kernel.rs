@@ -86,7 +86,7 @@ impl Cables {
 
     fn attach(&self, kernel: &mut Kernel, port: u16, link: &Link, mode: Mode) {
         let index = link.index().expect("an index");
-        kernel.attach(PortId(port), link.name(), index, MTU, mode).expect("attached");
+        kernel.attach(PortId(port), link.name(), index, mode).expect("attached");
     }
 
     /// The flow from `h1` to `h2`.
@@ -167,6 +167,43 @@ fn start(cables: &Cables, name: &Name, mode: Mode) -> (Kernel, Tables) {
         assert!(!kernel.attached()[&PortId(port)].adopted);
     }
     (kernel, tables)
+}
+
+/// The kernel lets programs share a map of devices only if all or none of them take frames in several buffers.
+#[test]
+fn ports_of_any_mtu_are_attached_together() {
+    in_both_modes(|cables, name, mode| {
+        for link in [&cables.p2, &cables.h2] {
+            link.set_mtu(9_000).expect("veth takes it");
+        }
+        let (_kernel, tables) = start(cables, name, mode);
+        assert_eq!(cables.send(&tables, 3), 3);
+        cables.p1.set_mtu(9_000).expect("the program does not stand in the way of a larger MTU");
+        assert_eq!(cables.send(&tables, 3), 3);
+    });
+}
+
+/// What XDP hands up: the receiver's interface takes no frames from XDP, and gets them all the same.
+#[test]
+fn xdp_sends_by_a_port_that_takes_socket_buffers_only() {
+    let (cables, name) = (Cables::new(), Name::new());
+    cables.h2.set_offload(Offload::Gro, false).expect("veth knows it");
+    let work = || {
+        let (mut kernel, tables) = start(&cables, &name, Mode::Xdp);
+        cables.attach(&mut kernel, 2, &cables.p2, Mode::Tc);
+        let (port, state) = (&tables.ports()[2], cables.p2.state().expect("the interface"));
+        let before = cables.received();
+        cables.send(&tables, 10);
+        assert_eq!(cables.received(), before, "without help they are lost: XDP's frames are not taken");
+        port.set(state.index, MTU, state.mac, PortFlags::UP.with(PortFlags::BUFFERS));
+        assert_eq!(cables.send(&tables, 10), 10);
+        let deadline = Instant::now() + PATIENCE;
+        while cables.received() < before + 10 && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(cables.received(), before + 10);
+    };
+    cables.switch.run(work).expect("a thread in the namespace");
 }
 
 #[test]

@@ -46,15 +46,13 @@ fn header<'a>(data: usize, data_end: usize) -> Option<&'a mut [u16; 7]> {
 
 /// A frame at the driver.
 pub struct XdpFrame<'a> {
-    pub ctx: &'a XdpContext,
-    /// Whether the frame may continue in further buffers.
-    frags: bool,
+    ctx: &'a XdpContext,
 }
 
 impl<'a> XdpFrame<'a> {
     #[inline(always)]
-    pub fn new(ctx: &'a XdpContext, frags: bool) -> Self {
-        Self { ctx, frags }
+    pub fn new(ctx: &'a XdpContext) -> Self {
+        Self { ctx }
     }
 
     #[inline(always)]
@@ -92,11 +90,8 @@ impl Frame for XdpFrame<'_> {
 
     #[inline(always)]
     fn len(&self) -> u32 {
-        if self.frags {
-            // SAFETY: the context that the program was called with.
-            return unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) } as u32;
-        }
-        (self.ctx.data_end() - self.ctx.data()) as u32
+        // SAFETY: the context that the program was called with.
+        unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as u32 }
     }
 
     #[inline(always)]

@@ -29,16 +29,42 @@ use flowlane_wire::PortId;
 const TO_THIS_HOST: u32 = 0;
 const TO_ANOTHER_HOST: u32 = 3;
 
-/// For network cards: at the driver, before the kernel has made a socket buffer.
-#[xdp]
-pub fn flowlane_xdp(ctx: XdpContext) -> u32 {
-    on_xdp(&ctx, false)
-}
-
-/// The same for interfaces whose frames may be spread over several buffers (MTU above 3,506 octets).
+/// For network cards: at the driver, before the kernel has made a socket buffer. A frame may be spread over several
+/// buffers, as those of an MTU above 3,506 octets are.
+///
+/// There is no second program for frames in one buffer: the kernel wants all programs that share a map of devices to be
+/// of one kind in this.
 #[xdp(frags)]
-pub fn flowlane_xdp_frags(ctx: XdpContext) -> u32 {
-    on_xdp(&ctx, true)
+pub fn flowlane_xdp(ctx: XdpContext) -> u32 {
+    let (kernel, ingress) = (Kernel::new(), PortId(PORT.load()));
+    let mut frame = XdpFrame::new(&ctx);
+    let mut seen = Seen::xdp(&frame);
+    let verdict = run(&mut frame, ingress, &kernel, &mut ());
+    let mut end = verdict.end();
+    let action = match verdict {
+        Verdict::Pass | Verdict::ToLinux(_) => XDP_PASS,
+        Verdict::Forward { port, .. } => match send(&frame, &kernel, port) {
+            Some(action) => action,
+            // The interface has gone, or has no room for a word to tc.
+            None => {
+                end = End::PortDown;
+                XDP_DROP
+            }
+        },
+        Verdict::Resolve { slot } => {
+            if !slow_path::wait_xdp(&frame, ingress, slot) {
+                if let Some(slot) = kernel.slot(slot) {
+                    give_back(slot);
+                }
+                end = End::QueueFull;
+            }
+            XDP_DROP
+        }
+        Verdict::Drop(_) => XDP_DROP,
+    };
+    kernel.count(ingress, end, 1);
+    seen.finish_xdp(&frame, ingress, verdict, end);
+    action
 }
 
 /// For virtual ports: on socket buffers, so that super-packets stay whole.
@@ -102,39 +128,6 @@ pub fn flowlane_host(ctx: TcContext) -> i32 {
 #[xdp(frags)]
 pub fn flowlane_pass(_ctx: XdpContext) -> u32 {
     XDP_PASS
-}
-
-#[inline(always)]
-fn on_xdp(ctx: &XdpContext, frags: bool) -> u32 {
-    let (kernel, ingress) = (Kernel::new(), PortId(PORT.load()));
-    let mut frame = XdpFrame::new(ctx, frags);
-    let mut seen = Seen::xdp(&frame);
-    let verdict = run(&mut frame, ingress, &kernel, &mut ());
-    let mut end = verdict.end();
-    let action = match verdict {
-        Verdict::Pass | Verdict::ToLinux(_) => XDP_PASS,
-        Verdict::Forward { port, .. } => match send(&frame, &kernel, port) {
-            Some(action) => action,
-            // The interface has gone, or has no room for a word to tc.
-            None => {
-                end = End::PortDown;
-                XDP_DROP
-            }
-        },
-        Verdict::Resolve { slot } => {
-            if !slow_path::wait_xdp(&frame, ingress, slot) {
-                if let Some(slot) = kernel.slot(slot) {
-                    give_back(slot);
-                }
-                end = End::QueueFull;
-            }
-            XDP_DROP
-        }
-        Verdict::Drop(_) => XDP_DROP,
-    };
-    kernel.count(ingress, end, 1);
-    seen.finish_xdp(&frame, ingress, verdict, end);
-    action
 }
 
 /// Sends a frame by a port: directly, or by way of tc. Nothing where there is no such interface.

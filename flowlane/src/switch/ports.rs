@@ -148,9 +148,8 @@ impl Ports {
         let before = port.link.replace(link.clone());
         let unhandled = port.executor.is_none() && port.worker.is_none();
         let moved = unhandled || before.as_ref().is_none_or(|before| before.ifindex != link.ifindex);
-        let resized = before.as_ref().is_some_and(|before| before.mtu != link.mtu);
         self.program_port(number);
-        if moved || (resized && self.executor(number) == Some(Executor::Xdp)) {
+        if moved {
             self.attach(number, link)?;
             tracing::info!(port = link.name, executor = self.executor(number).map(Executor::name), "port attached");
         }
@@ -246,7 +245,7 @@ impl Ports {
         }
         match (executor.mode(), &mut self.kernel) {
             (Some(mode), Ok(kernel)) => {
-                kernel.attach(number, &link.name, link.ifindex, link.mtu, mode)?;
+                kernel.attach(number, &link.name, link.ifindex, mode)?;
                 port.adopted = kernel.attached().get(&number).is_some_and(|attachment| attachment.adopted);
                 port.worker = None;
                 // A predecessor that handled the port in userspace may have left its filter.

@@ -41,7 +41,7 @@ impl Live {
         let opened = netns.run(|| {
             let (mut kernel, tables, punts, _) = Kernel::open(options).expect("the kernel takes the object");
             for (port, id) in ports.iter().zip(1..) {
-                kernel.attach(PortId(id), &format!("p{id}"), port.index, MTU, mode).expect("attached");
+                kernel.attach(PortId(id), &format!("p{id}"), port.index, mode).expect("attached");
                 kernel.set_device(PortId(id), port.index).expect("a device");
             }
             (kernel, tables, punts)

@@ -56,14 +56,6 @@ fn is_offloaded(vector: &Vector) -> bool {
 fn every_vector_is_as_expected_in_xdp() {
     with_interface(|device| {
         let report = run(&all(), &mut InKernel::new(Program::Xdp, device, QUEUE));
-        assert_all_passed(&report, |vector| is_runt(vector) || is_offloaded(vector) || vector.frame.len() > 3_520);
-    });
-}
-
-#[test]
-fn every_vector_is_as_expected_in_xdp_with_fragments() {
-    with_interface(|device| {
-        let report = run(&all(), &mut InKernel::new(Program::XdpFrags, device, QUEUE));
         assert_all_passed(&report, |vector| is_runt(vector) || is_offloaded(vector));
     });
 }
@@ -106,7 +98,7 @@ fn every_vector_is_as_expected_on_real_interfaces_by_xdp() {
 fn executors_agree_on_generated_frames() {
     with_interface(|device| {
         let mut switches: Vec<Box<dyn Switch>> = vec![Box::new(InUserspace::new())];
-        for program in [Program::Xdp, Program::XdpFrags, Program::Tc] {
+        for program in [Program::Xdp, Program::Tc] {
             switches.push(Box::new(InKernel::new(program, device, QUEUE)));
         }
         let counts = compare(&mut switches, 0..140, Generator::plain);
@@ -122,8 +114,7 @@ fn executors_agree_on_generated_frames() {
 fn executors_agree_on_generated_frames_that_end_anywhere() {
     with_interface(|device| {
         let xdp = InKernel::new(Program::Xdp, device, QUEUE);
-        let frags = InKernel::new(Program::XdpFrags, device, QUEUE);
-        let switches = &mut [Box::new(InUserspace::new()) as Box<dyn Switch>, Box::new(xdp), Box::new(frags)];
+        let switches = &mut [Box::new(InUserspace::new()) as Box<dyn Switch>, Box::new(xdp)];
         let counts = compare(switches, 500..520, Generator::cut);
         assert!(counts[End::Malformed as usize] > 100, "{counts:?}");
     });
@@ -132,8 +123,8 @@ fn executors_agree_on_generated_frames_that_end_anywhere() {
 #[test]
 fn executors_agree_on_generated_jumbo_frames() {
     with_interface(|device| {
-        let frags = InKernel::new(Program::XdpFrags, device, QUEUE);
-        let counts = compare(&mut [Box::new(InUserspace::new()), Box::new(frags)], 1_000..1_020, Generator::jumbo);
+        let xdp = InKernel::new(Program::Xdp, device, QUEUE);
+        let counts = compare(&mut [Box::new(InUserspace::new()), Box::new(xdp)], 1_000..1_020, Generator::jumbo);
         assert!(counts[End::TooBigRouted as usize] > 100 && counts[End::Forward as usize] > 1_000, "{counts:?}");
     });
 }
@@ -202,7 +193,7 @@ fn assert_same_tables(switches: &[Box<dyn Switch>], seed: u64) {
 #[test]
 fn frames_that_the_queue_does_not_take_are_counted_as_such_and_not_waited_for() {
     with_interface(|device| {
-        for program in [Program::Xdp, Program::XdpFrags, Program::Tc] {
+        for program in [Program::Xdp, Program::Tc] {
             let mut switch = InKernel::new(program, device, 16_384);
             let vectors = all();
             let vector = vectors.iter().find(|vector| vector.name == "claim_13_first_packet_waits").expect("a vector");
@@ -224,12 +215,10 @@ fn a_port_that_has_no_interface_in_the_device_map_is_down() {
     with_interface(|device| {
         let vectors = all();
         let vector = vectors.iter().find(|vector| vector.name == "claim_17_octet_by_octet").expect("a vector");
-        for program in [Program::Xdp, Program::XdpFrags] {
-            let mut switch = InKernel::without_devices(program, device, QUEUE);
-            switch.set_up(&vector.setup, test_run::now());
-            let observed = switch.offer(&Input::of(vector));
-            assert_eq!(observed.action, observe::Action::Drop);
-            assert_eq!(observed.counted, [(End::PortDown, 1)]);
-        }
+        let mut switch = InKernel::without_devices(Program::Xdp, device, QUEUE);
+        switch.set_up(&vector.setup, test_run::now());
+        let observed = switch.offer(&Input::of(vector));
+        assert_eq!(observed.action, observe::Action::Drop);
+        assert_eq!(observed.counted, [(End::PortDown, 1)]);
     });
 }

@@ -26,7 +26,6 @@ pub fn now() -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     Xdp,
-    XdpFrags,
     Tc,
 }
 
@@ -34,7 +33,6 @@ impl Program {
     const fn name(self) -> &'static str {
         match self {
             Self::Xdp => "flowlane_xdp",
-            Self::XdpFrags => "flowlane_xdp_frags",
             Self::Tc => "flowlane_tc",
         }
     }
@@ -42,8 +40,7 @@ impl Program {
     /// The longest frame that a test run takes: what a page holds besides its head and tail, or several pages.
     const fn longest(self) -> usize {
         match self {
-            Self::Xdp => 3_520,
-            Self::XdpFrags => 16 * 4_096,
+            Self::Xdp => 16 * 4_096,
             Self::Tc => 3_712,
         }
     }
@@ -51,9 +48,9 @@ impl Program {
     /// What a return value means (`linux/bpf.h`, `linux/pkt_cls.h`).
     fn action(self, value: u32) -> Action {
         match (self, value.cast_signed()) {
-            (Self::Xdp | Self::XdpFrags, 2) | (Self::Tc, -1) => Action::Pass,
-            (Self::Xdp | Self::XdpFrags, 4) | (Self::Tc, 7) => Action::Redirect,
-            (Self::Xdp | Self::XdpFrags, 1) | (Self::Tc, 2) => Action::Drop,
+            (Self::Xdp, 2) | (Self::Tc, -1) => Action::Pass,
+            (Self::Xdp, 4) | (Self::Tc, 7) => Action::Redirect,
+            (Self::Xdp, 1) | (Self::Tc, 2) => Action::Drop,
             (_, other) => panic!("{} returned {other}", self.name()),
         }
     }

@@ -146,7 +146,7 @@ fn attach(mode: Mode) -> Result<(), String> {
     let options = KernelOptions { name: name.clone(), block, queue_bytes: 1 << 16, show: false };
     let tried = netns.run(|| {
         let (mut kernel, ..) = Kernel::open(options)?;
-        kernel.attach(PortId(1), "port", link.index, link.mtu, mode)
+        kernel.attach(PortId(1), "port", link.index, mode)
     });
     let removed = Kernel::remove(&name);
     tried.map_err(text)?.and(removed).map_err(|error| error.to_string())
