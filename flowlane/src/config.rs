@@ -353,6 +353,15 @@ impl Source<'_> {
         set(&mut policy.min_lifetime, &file.min)?;
         set(&mut policy.max_lifetime, &file.max)?;
         set(&mut policy.quarantine, &file.quarantine)?;
+        let limits = policy.min_lifetime..=policy.max_lifetime;
+        if limits.is_empty() {
+            let at = file.min.as_ref().or(file.max.as_ref()).map_or(0..0, Spanned::span);
+            return Err(self.wrong(at, "the shortest lease is longer than the longest", "min is at most max"));
+        }
+        if let Some(default) = file.default.as_ref().filter(|_| !limits.contains(&policy.default_lifetime)) {
+            let (message, hint) = ("the default is shorter than min or longer than max", "from min to max");
+            return Err(self.wrong(default.span(), message, hint));
+        }
         policy.max_addresses = file.per_request.unwrap_or(policy.max_addresses);
         policy.port_quota = file.per_port.unwrap_or(policy.port_quota);
         policy.client_quota = file.per_client.unwrap_or(policy.client_quota);
@@ -395,7 +404,7 @@ impl Source<'_> {
                     source: port.source,
                     dhcp6: port.dhcp6.unwrap_or(true),
                     mtu,
-                    mac: port.mac.as_ref().map(|mac| self.mac(mac)).transpose()?,
+                    mac: port.mac.as_ref().map(|mac| self.host(mac)).transpose()?,
                 },
             );
             if taken.is_some() {
@@ -429,7 +438,7 @@ impl Source<'_> {
                 Ok(RouteConfig {
                     to,
                     port: self.port(&route.port, ports)?,
-                    next: self.mac(&route.next)?,
+                    next: self.host(&route.next)?,
                     routed: route.routed,
                 })
             })
@@ -467,7 +476,7 @@ impl Source<'_> {
                         })
                     })
                     .transpose()?;
-                let hop = |hop: &HopFile| Ok((self.mac(&hop.mac)?, self.port(&hop.port, ports)?, hop.routed));
+                let hop = |hop: &HopFile| Ok((self.host(&hop.mac)?, self.port(&hop.port, ports)?, hop.routed));
                 Ok(FlowConfig {
                     address,
                     port: self.port(&flow.port, ports)?,
@@ -481,6 +490,15 @@ impl Source<'_> {
 
     fn mac(&self, text: &Spanned<String>) -> Result<Mac, ConfigError> {
         text.get_ref().parse().map_err(|error| self.wrong(text.span(), format!("{error}"), "here"))
+    }
+
+    /// The address of one host, or of a port.
+    fn host(&self, text: &Spanned<String>) -> Result<Mac, ConfigError> {
+        let mac = self.mac(text)?;
+        if mac.is_group() || mac == Mac::default() {
+            return Err(self.wrong(text.span(), format!("{mac} is not the address of one host"), "an individual address"));
+        }
+        Ok(mac)
     }
 
     fn port(&self, text: &Spanned<String>, ports: &BTreeMap<PortId, PortConfig>) -> Result<PortId, ConfigError> {
@@ -525,8 +543,9 @@ pub fn bits_per_second(text: &str) -> Option<u64> {
 
 /// A burst of this many milliseconds may pass a meter at once, at least of [`BURST_MIN`] octets.
 const BURST_MILLIS: u128 = 10;
-/// One super-packet fits a bucket, whatever its rate.
-const BURST_MIN: u64 = 66_000;
+/// One super-packet fits a bucket, whatever its rate: 64 KiB, and once more as much for the headers that each of its
+/// segments repeats.
+const BURST_MIN: u64 = 128 << 10;
 
 /// The meter for a rate in bits per second; none is unmetered.
 pub fn meter(rate: Option<u64>) -> Rate {
@@ -575,6 +594,33 @@ mod tests {
     fn a_block_of_somebody_elses_addresses_is_refused_by_name() {
         let (_, message) = line_of("block = \"02:42:00:00:00:00/16\"");
         assert!(message.contains("Docker"), "{message}");
+    }
+
+    #[test]
+    fn a_next_host_is_one_host() {
+        for mac in ["ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01", "00:00:00:00:00:00"] {
+            let port = "[[port]]\ninterface = \"p1\"\n";
+            let route = format!("{port}[[route]]\nto = \"10.0.0.0/8\"\nport = \"p1\"\nnext = \"{mac}\"");
+            assert_eq!(line_of(&route).0, 6, "{mac}");
+            let hop = format!("next = {{ mac = \"{mac}\", port = \"p1\" }}");
+            let flow = format!("{port}[[flow]]\naddress = \"a2:f1:00:00:00:01\"\nport = \"p1\"\n{hop}");
+            assert_eq!(line_of(&flow).0, 6, "{mac}");
+        }
+    }
+
+    #[test]
+    fn limits_of_leases_do_not_contradict_each_other() {
+        assert_eq!(line_of("[lease]\nmin = \"2h\"\nmax = \"1h\"").0, 2);
+        assert_eq!(line_of("[lease]\nmax = \"30s\"").0, 2, "the least is 60 s where nothing else is said");
+        assert_eq!(line_of("[lease]\nmin = \"10m\"\ndefault = \"5m\"").0, 3);
+        assert_eq!(line_of("[lease]\nmax = \"10m\"\ndefault = \"infinite\"").0, 3);
+    }
+
+    #[test]
+    fn a_super_packet_fits_the_slowest_meter() {
+        // 64 KiB in segments of 536 octets, with 66 octets of headers each.
+        let octets = 65_536 + 65_536 / 536 * 66;
+        assert!(meter(Some(64_000)).take(0, 1_000_000_000, octets).is_some());
     }
 
     #[test]

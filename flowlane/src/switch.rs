@@ -270,6 +270,7 @@ impl Switch {
         match from {
             FromWorker::Waiting(frame) => self.waiting(frame),
             FromWorker::Seen(frame) => self.seen(&frame),
+            FromWorker::Ended(port, error) => self.ports.worker_ended(port, &error),
         }
     }
 

@@ -112,6 +112,7 @@ impl Kernel {
     /// adopted: its program is replaced and at no time absent.
     pub fn attach(&mut self, port: PortId, interface: &str, ifindex: u32, mode: Mode) -> Result<(), ProgramError> {
         let mut object = load(&self.options, &self.maps, port)?;
+        self.detach_former_port(port, ifindex)?;
         let (links, adopted) = match mode {
             Mode::Tc => {
                 let (link, adopted) = self.attach_tc(&mut object, "flowlane_tc", port, interface, ifindex, "tc")?;
@@ -251,6 +252,18 @@ impl Kernel {
     /// The file of a link names all that it depends on, so that one for another interface is never adopted.
     fn link_path(&self, port: PortId, ifindex: u32, kind: &str) -> PathBuf {
         self.directory.path().join(format!("port-{port}-if{ifindex}-ns{}-{kind}", self.namespace))
+    }
+
+    /// Ends the pipeline that an interface has as another port: its number has changed in the configuration. An interface
+    /// takes only one XDP program.
+    fn detach_former_port(&mut self, port: PortId, ifindex: u32) -> Result<(), ProgramError> {
+        self.attached.retain(|number, attachment| *number == port || attachment.ifindex != ifindex);
+        for number in self.pinned_ports().into_iter().filter(|number| *number != port) {
+            for kind in ["tc", "xdp", "host"] {
+                remove_if_there(&self.link_path(number, ifindex, kind))?;
+            }
+        }
+        Ok(())
     }
 
     /// Unpins the links of a port except those named.

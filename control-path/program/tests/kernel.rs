@@ -230,6 +230,22 @@ fn a_successor_adopts_tables_and_links() {
 }
 
 #[test]
+fn a_successor_may_number_the_ports_otherwise() {
+    in_both_modes(|cables, name, mode| {
+        let before = start(cables, name, mode);
+        let links = name.pins().len();
+        drop(before);
+        let (mut kernel, tables, _) = name.open();
+        cables.attach(&mut kernel, 2, &cables.p1, mode);
+        cables.attach(&mut kernel, 1, &cables.p2, mode);
+        assert_eq!(name.pins().len(), links, "no link of the former numbers is left");
+        assert_eq!(cables.send(&tables, 3), 0, "the flow's port is another interface now");
+        let counts = tables.counts(PortId(2)).expect("counters");
+        assert_eq!(counts[flowlane_tables::End::WrongPort as usize], 3);
+    });
+}
+
+#[test]
 fn frames_are_forwarded_while_nobody_runs() {
     in_both_modes(|cables, name, mode| {
         let (kernel, tables) = start(cables, name, mode);

@@ -67,6 +67,7 @@ ends! {
     TooBig = 15, "too-big", Dropped, "Larger than the egress port's MTU.";
     Malformed = 16, "malformed", Dropped, "A routed hop, but the IP header is cut short or makes no sense.";
     NotSent = 17, "not-sent", Dropped, "The egress port did not take the frame.";
+    RingFull = 18, "ring-full", Dropped, "Frames came faster than this process took them (af-packet): it did not see this one, and if it was a flow's it is lost.";
 }
 
 /// How many counters a port has room for; a little more than there are ends, so that one more does not move others.

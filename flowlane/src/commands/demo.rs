@@ -21,8 +21,8 @@ use std::{
 /// Where the network of the demo can not be made, or the switch does not start.
 pub fn run(options: &DemoOptions, output: Output) -> Result<ExitCode, Report> {
     let started = Instant::now();
-    let executor = enter(options.executor)?;
     let capture = options.pcap.clone().unwrap_or_else(default_capture);
+    let executor = enter(options.executor)?;
     let mut telling = Telling::new(output);
     telling.title();
     let story = story::Story::begin(executor, &capture)?;
@@ -45,10 +45,13 @@ fn enter(wanted: Executor) -> Result<Executor, Report> {
     Ok(Executor::AfPacket)
 }
 
-/// The capture goes to the current directory, or to the temporary one where that may not be written to.
+/// The capture goes to the current directory, or to the temporary one where that may not be written to: under a name of
+/// the user's own, for others may have left theirs there.
 fn default_capture() -> PathBuf {
     let here = Path::new("flowlane-demo.pcapng");
     let writable = std::fs::OpenOptions::new().append(true).create(true).open(here).is_ok();
-    let directory = if writable { std::env::current_dir() } else { Ok(std::env::temp_dir()) };
-    directory.unwrap_or_default().join(here)
+    match std::env::current_dir() {
+        Ok(directory) if writable => directory.join(here),
+        _ => std::env::temp_dir().join(format!("flowlane-demo-{}.pcapng", nix::unistd::geteuid())),
+    }
 }

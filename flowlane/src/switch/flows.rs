@@ -98,7 +98,7 @@ impl Flows {
             return false;
         }
         slot.set_expires(tick(lease, now));
-        slot.set_rate(rate(lease));
+        set_rate(slot, rate(lease));
         if !matches!(slot.next(), Resolution::Resolved(_)) {
             // Frames that waited in the predecessor are lost; they must not be waited for.
             slot.set_next(Resolution::UNKNOWN);
@@ -260,7 +260,7 @@ impl Flows {
         for address in lease.addresses(self.tables.block()) {
             if let Some(slot) = self.slot(address) {
                 slot.set_expires(tick(lease, now));
-                slot.set_rate(rate(lease));
+                set_rate(slot, rate(lease));
             }
         }
     }
@@ -388,7 +388,36 @@ fn tick(lease: &Lease, now: u64) -> u32 {
     if lease.expires == u64::MAX { NEVER } else { Tables::tick_in(lease.expires.saturating_sub(now)) }
 }
 
+/// Changes how fast a flow may send. Its bucket is full then: what was taken at the former rate says nothing about this one,
+/// and could close a flow that is made faster for a minute.
+fn set_rate(slot: &Slot, rate: Rate) {
+    if slot.rate() != rate {
+        slot.set_rate(rate);
+        slot.full_at().store(0);
+    }
+}
+
 /// The meter of a lease's flows.
 fn rate(lease: &Lease) -> Rate {
     meter(lease.spec.rate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flowlane_wire::Block;
+
+    #[test]
+    fn a_flow_that_is_made_faster_sends_at_once() {
+        const NOW: u64 = 1_000_000_000;
+        let block = Block::new("a2:f1:00:00:00:00".parse().expect("an address"), 16, 16).expect("a block");
+        let (slot, slow, fast) = (Slot::default(), meter(Some(10_000)), meter(Some(1_000_000_000)));
+        slot.install(block.address(0, SlotIndex(1)), PortId(1), NEVER, slow, Resolution::UNKNOWN);
+        let emptied = slow.take(0, NOW, 60_000).expect("within the burst");
+        slot.full_at().store(emptied);
+        set_rate(&slot, slow);
+        assert_eq!(slot.full_at().load(), emptied, "a renewal at the same rate gives no tokens");
+        set_rate(&slot, fast);
+        assert!(fast.take(slot.full_at().load(), NOW, 1_500).is_some());
+    }
 }

@@ -173,6 +173,18 @@ impl Ports {
         Some(number)
     }
 
+    /// The thread of a port has failed: another one is tried, and if there can be none, the port says why.
+    pub fn worker_ended(&mut self, number: PortId, error: &PortError) {
+        let Some(port) = self.ports.get_mut(&number) else { return };
+        tracing::error!(port = port.config.interface, "the port has failed: {error}");
+        (port.worker, port.executor) = (None, None);
+        port.problem = Some(error.to_string());
+        if let Some(link) = port.link.clone() {
+            // What is wrong is the port's problem now, and is logged where it attaches.
+            let _ = self.attach(number, &link);
+        }
+    }
+
     /// Removes what a predecessor has left in the kernel for ports that are configured no more.
     pub fn forget_others(&mut self) {
         let Ok(kernel) = &mut self.kernel else { return };

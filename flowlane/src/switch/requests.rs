@@ -43,7 +43,7 @@ impl Switch {
                 let tables = Arc::clone(&self.tables);
                 spawn_blocking(move || reply.send(Ok(views::entries(&tables))));
             }
-            Command::Verify(repair, reply) => drop(reply.send(Ok(self.verify(repair)))),
+            Command::Verify(repair, reply) => self.verify(repair, reply),
             Command::Trace(request, reply) => drop(reply.send(explain::explain(&request, &self.tables, &self.ports))),
             Command::Status(reply) => drop(reply.send(Ok(self.status()))),
         }
@@ -117,7 +117,13 @@ impl Switch {
         view().ok_or_else(|| views::no_such_flow(mac))
     }
 
-    fn verify(&mut self, repair: bool) -> Verification {
+    /// Compares when no commit is under way: leases that are not durable yet are not in the table.
+    fn verify(&mut self, repair: bool, reply: Reply<Verification>) {
+        let done: Done = Box::new(move |_, switch, _| drop(reply.send(Ok(switch.compare(repair)))));
+        self.leases.submit(Transaction { tasks: Vec::new(), done });
+    }
+
+    fn compare(&mut self, repair: bool) -> Verification {
         let found = verify::compare(self.leases.allotter(), &self.tables);
         if !repair || found.ok {
             return found;

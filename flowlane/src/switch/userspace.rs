@@ -21,7 +21,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::mpsc::Sender as Queue;
 
@@ -31,6 +31,8 @@ pub enum FromWorker {
     Waiting(Waiting),
     /// A frame has ended.
     Seen(SeenFrame),
+    /// The port's thread has ended, with this error.
+    Ended(PortId, PortError),
 }
 
 /// What a worker works with.
@@ -58,6 +60,8 @@ pub struct Worker {
 
 /// How long a quiet port sleeps before it looks whether it should stop.
 const NAP: Duration = Duration::from_millis(100);
+/// How long a port that has failed is left alone.
+const PAUSE: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Opens the port's ring and starts its thread.
@@ -67,21 +71,45 @@ impl Worker {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::Builder::new().name(format!("port-{}", work.port)).spawn(move || {
-            let mut senders = Senders::default();
-            while !stopped.load(Ordering::Relaxed) {
-                match ring.wait(NAP) {
-                    Ok(true) => {
-                        ring.receive(|frames| batch(&work, frames, &mut senders));
-                    }
-                    Ok(false) | Err(PortError::InterfaceDown(_)) => {}
-                    // The control loop hears of it from the kernel, and starts another worker when it is back.
-                    Err(_) => return,
-                }
+            let ended = run_port(&work, &mut ring, &stopped);
+            if let Err(error) = ended {
+                // Not at once: what fails again and again shall not keep the loop busy.
+                thread::sleep(PAUSE);
+                // A loop that has ended, or is too busy to hear it, starts no other worker.
+                let _ = work.queue.try_send(FromWorker::Ended(work.port, error));
             }
         });
         let thread = thread.map_err(|source| PortError::System { action: "starting a thread", source })?;
         Ok(Self { stop, thread: Some(thread), _exclusive: exclusive })
     }
+}
+
+/// Handles frames until the worker is stopped or the port fails.
+fn run_port(work: &Work, ring: &mut Ring, stopped: &AtomicBool) -> Result<(), PortError> {
+    let mut senders = Senders::default();
+    let (mut lost, mut looked) = (0, Instant::now());
+    while !stopped.load(Ordering::Relaxed) {
+        match ring.wait(NAP) {
+            Ok(true) => drop(ring.receive(|frames| batch(work, frames, &mut senders))),
+            Ok(false) | Err(PortError::InterfaceDown(_)) => {}
+            // The control loop hears of it from the kernel, and starts another worker when it is back.
+            Err(PortError::InterfaceGone(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        if looked.elapsed() >= NAP {
+            lost = count_lost(work, ring, lost)?;
+            looked = Instant::now();
+        }
+    }
+    Ok(())
+}
+
+/// Counts the frames that found the ring full, or were too long for it, since `before` of them.
+fn count_lost(work: &Work, ring: &mut Ring, before: u64) -> Result<u64, PortError> {
+    let statistics = ring.statistics()?;
+    let lost = statistics.dropped + statistics.truncated + statistics.unsupported;
+    work.tables.count(work.port, End::RingFull, lost - before);
+    Ok(lost)
 }
 
 impl Drop for Worker {

@@ -147,11 +147,12 @@ fn a_frame_is_metered_by_the_clock_of_the_capture() {
     let mut config = config("");
     config.ports.values_mut().for_each(|port| port.mtu = 65_535);
     let frame = udp(METERED, [10, 0, 2, 2], 64);
-    // 10 Mbit/s, a burst of 66,000 octets: the second does not fit, and 100 ms earn 125,000.
-    let capture = pcap(&[(0, &frame, 60_000), (1_000, &frame, 60_000), (101_000, &frame, 60_000)]);
+    // 10 Mbit/s, a burst of 128 KiB: the third does not fit, and 100 ms earn 125,000.
+    let times = [0, 1_000, 2_000, 101_000];
+    let capture = pcap(&times.map(|time| (time, &frame[..], 60_000)));
     let report = report(&config, &capture, Some("p1"));
-    assert_eq!(verdicts(&report), [("forward", 2), ("over-rate", 1)]);
-    assert_eq!(report.cut_by_capture, 3);
+    assert_eq!(verdicts(&report), [("forward", 3), ("over-rate", 1)]);
+    assert_eq!(report.cut_by_capture, 4);
 }
 
 #[test]
