@@ -24,7 +24,8 @@ fn names_are_unique_and_every_sentence_ends() {
 fn the_list_covers_every_end_of_the_pipeline() {
     let covered: HashSet<End> = all().iter().map(|vector| vector.expect.end).collect();
     // Only an executor can say that the port did not take the frame.
-    let missing: Vec<_> = End::ALL.iter().filter(|end| !matches!(end, End::NotSent | End::RingFull) && !covered.contains(end)).collect();
+    let missing: Vec<_> =
+        End::ALL.iter().filter(|end| !matches!(end, End::NotSent | End::RingFull) && !covered.contains(end)).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
 

@@ -2,11 +2,11 @@
 
 use crate::{
     daemon::{Daemon, ends},
-    lab::{Lab, eventually, flow_from_a, host, ip, mac_of, ping, settings, use_flow},
-    on,
+    lab::{Lab, eventually, flow_from_a, host, ip, mac, mac_of, ping, settings, use_flow},
+    on, packet,
     stream::Stream,
 };
-use flowlane_lab::traffic;
+use flowlane_lab::{Injector, traffic};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -341,4 +341,28 @@ fn a_flood_of_requests_on_one_port_does_not_starve_the_others() {
     });
     assert!(flood > 1_000, "{flood}");
     switch.api.verify();
+}
+
+/// While the process does not get the processor, frames wait in the ring; those that find it full are lost, and counted.
+#[test]
+fn frames_that_find_the_ring_full_are_counted() {
+    const FRAMES: u64 = 6_000;
+    let (lab, switch) = Lab::with_switch("af-packet");
+    let flow = flow_from_a(&lab, &switch, "10.1.0.1");
+    ping(&lab.a, "10.2.0.2", 1);
+    let frame = packet::udp(mac(&flow), mac_of(1), b"many");
+    let forwarded = || switch.api.count("pa", "forward");
+    let before = forwarded();
+
+    let pid = nix::unistd::Pid::from_raw(switch.api.status()["pid"].as_i64().expect("a number") as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).expect("stopped");
+    let injector = Injector::open(lab.a.link()).expect("an injector");
+    (0..FRAMES).for_each(|_| injector.send(&frame).expect("sent"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).expect("goes on");
+
+    let accounted = || forwarded() - before + switch.api.count("pa", "ring-full");
+    eventually("every frame is accounted for", || accounted() >= FRAMES);
+    // What the host's own stack has to say to its neighbours now and then is lost as well.
+    assert!(accounted() < FRAMES + 20, "{}", accounted());
+    assert!(switch.api.count("pa", "ring-full") > 0 && forwarded() > before);
 }
