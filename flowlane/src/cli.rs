@@ -285,7 +285,7 @@ pub struct ReplayOptions {
     /// configuration has a port of that name.
     #[arg(short, long, value_name = "NAME")]
     pub port: Option<String>,
-    /// Write what each port sends to DIR/<interface>.pcapng, and what is not sent to DIR/dropped.pcapng.
+    /// Write what each port sends to DIR/INTERFACE.pcapng, and what is not sent to DIR/dropped.pcapng.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// The capture, pcap or pcapng; `-` is the standard input.
