@@ -49,6 +49,7 @@ use std::{
 };
 use tokio::{
     io::unix::{AsyncFd, AsyncFdReadyMutGuard},
+    signal::unix::{SignalKind, signal},
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
 };
 use userspace::FromWorker;
@@ -143,8 +144,9 @@ impl Switch {
         mut sources: Sources,
         mut api: oneshot::Receiver<Result<(), Report>>,
     ) -> Result<(), Report> {
-        let mut terminate =
-            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).into_diagnostic()?;
+        // Kept over all turns: a signal that comes while another source has its turn is not lost.
+        let mut interrupt = signal(SignalKind::interrupt()).into_diagnostic()?;
+        let mut terminate = signal(SignalKind::terminate()).into_diagnostic()?;
         let mut flush = tokio::time::interval(FLUSH);
         loop {
             let deadline = self.deadline();
@@ -167,7 +169,7 @@ impl Switch {
                 () = tokio::time::sleep_until(deadline.into()) => self.flows.timeout(Instant::now()),
                 _ = flush.tick(), if self.show.is_some() => self.flush(),
                 () = std::future::ready(()), if !self.listings.is_empty() => self.list_on(),
-                _ = tokio::signal::ctrl_c() => break,
+                _ = interrupt.recv() => break,
                 _ = terminate.recv() => break,
                 ended = &mut api => return ended.into_diagnostic()?,
             }
