@@ -58,7 +58,8 @@ struct Opened {
 /// Starts a switch. What a predecessor left forwards all the while.
 ///
 /// # Errors
-/// [`StartError`]; nothing was changed then.
+/// [`StartError`]. Nothing was changed then, but where a port can not be attached: the ports before it are, and their programs
+/// stay in the kernel for the next start, or for [`remove`].
 pub async fn start(config: Config) -> Result<(Switch, Sources, mpsc::Sender<Command>), StartError> {
     let config = Arc::new(config);
     let mut locks = lock_directories(&config)?;
