@@ -40,6 +40,9 @@ pub enum Error {
     /// The object has no type or line information.
     #[error("the built object has no {0} section, which the kernel needs: check the flags in xtask/src/bpf.rs")]
     NoSection(&'static str),
+    /// No fuzz target has such a name.
+    #[error("no fuzz target has `{wanted}` in its name; there are: {all}")]
+    NoFuzzTarget { wanted: String, all: String },
     /// The caller may not do what the kernel tests do.
     #[error(
         "the tests load programs into the kernel and make network namespaces; this process lacks {0}. \

@@ -1,8 +1,10 @@
-//! Tasks of the repository: `cargo xtask test` passes all tests, `cargo xtask bpf` builds the kernel program.
+//! Tasks of the repository: `cargo xtask test` passes all tests, `cargo xtask bpf` builds the kernel program,
+//! `cargo xtask fuzz` looks for inputs that should not be.
 
 mod apt;
 mod bpf;
 mod error;
+mod fuzz;
 mod process;
 mod repository;
 mod test;
@@ -23,6 +25,11 @@ struct Cli {
 enum Task {
     /// Build the kernel program and write data-path/kernel/flowlane.bpf.{o,sources}, which are committed
     Bpf(BpfOptions),
+    /// Let libFuzzer look for inputs that break a fuzz target (fuzz/src); stops at the first
+    ///
+    /// Builds cargo-bolero into target/tools when it is not there. The stable compiler will do; libFuzzer itself needs a
+    /// C++ compiler.
+    Fuzz(fuzz::Options),
     /// Run every check and every test; the last line is `N passed, N failed`
     ///
     /// Needs Debian and root: packages that the tests use are installed, the kernel program is rebuilt from source and the
@@ -44,6 +51,7 @@ struct BpfOptions {
 fn main() -> ExitCode {
     let done = Repository::find().and_then(|repository| match Cli::parse().task {
         Task::Bpf(options) => bpf(&repository, &options).map(|()| ExitCode::SUCCESS),
+        Task::Fuzz(options) => fuzz::run(&repository, &options).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::run(&repository, &options),
     });
     done.unwrap_or_else(|error| {

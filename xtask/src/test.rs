@@ -6,7 +6,7 @@ use crate::{
     apt,
     bpf::{self, Toolchain},
     error::Error,
-    process,
+    fuzz, process,
     repository::Repository,
 };
 use caps::{CapSet, Capability};
@@ -64,6 +64,7 @@ pub fn run(repository: &Repository, options: &Options) -> Result<ExitCode, Error
     } else {
         run.tests("tests", &["--workspace"], []);
     }
+    run.tests("fuzz targets, with random inputs", &fuzz::test_arguments(), []);
     drop(rebuilt);
     Ok(run.finish())
 }
