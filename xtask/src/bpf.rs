@@ -153,7 +153,7 @@ mod tests {
         let object = committed();
         let file = object::File::parse(&*object).expect("an ELF file");
         let types = file.section_by_name(".BTF").and_then(|section| section.data().ok()).expect("the section");
-        for line in ["#[classifier]", "#[xdp]"] {
+        for line in ["#[classifier]", "#[xdp(frags)]"] {
             assert!(types.windows(line.len()).any(|window| window == line.as_bytes()), "{line}");
         }
     }
