@@ -496,7 +496,11 @@ impl Source<'_> {
     fn host(&self, text: &Spanned<String>) -> Result<Mac, ConfigError> {
         let mac = self.mac(text)?;
         if mac.is_group() || mac == Mac::default() {
-            return Err(self.wrong(text.span(), format!("{mac} is not the address of one host"), "an individual address"));
+            return Err(self.wrong(
+                text.span(),
+                format!("{mac} is not the address of one host"),
+                "an individual address",
+            ));
         }
         Ok(mac)
     }
