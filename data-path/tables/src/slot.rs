@@ -122,7 +122,7 @@ impl Slot {
     /// Flow address and port in one word, 0 for a free slot.
     #[inline(always)]
     pub fn key(&self) -> u64 {
-        self.key.load()
+        self.key.load_published()
     }
 
     /// The tick at which the lease ends.

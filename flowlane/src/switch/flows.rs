@@ -99,8 +99,8 @@ impl Flows {
         }
         slot.set_expires(tick(lease, now));
         set_rate(slot, rate(lease));
-        if !matches!(slot.next(), Resolution::Resolved(_)) {
-            // Frames that waited in the predecessor are lost; they must not be waited for.
+        if !matches!(slot.next(), Resolution::Resolved(_)) && !self.progress.contains_key(&index) {
+            // Nobody here has asked yet. Frames that waited in a predecessor are lost; they must not be waited for.
             slot.set_next(Resolution::UNKNOWN);
         }
         if let Some(destination) = lease.spec.destination.or_else(|| self.destinations.get(index)) {
@@ -157,8 +157,7 @@ impl Flows {
         }
         let progress = self.progress.entry(index).or_default();
         progress.arrived += 1;
-        if progress.unpublished.is_some() {
-            let Some((hop, _)) = progress.unpublished else { return };
+        if let Some((hop, _)) = progress.unpublished {
             self.slow_path.send(frame, hop);
             self.publish(index);
         } else if progress.waiting.len() < PENDING_LIMIT as usize && self.octets + frame.len() <= OCTETS_MAX {

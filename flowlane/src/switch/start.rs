@@ -11,7 +11,7 @@ use flowlane_allot::{Allotter, Lease};
 use flowlane_dhcp6::Server;
 use flowlane_ports::exclusive::Exclusive;
 use flowlane_program::{Destinations, Kernel, KernelOptions, Punts, Tables, bpffs};
-use flowlane_resolve::{Resolver, list_links};
+use flowlane_resolve::{LinkState, Resolver, list_links};
 use flowlane_store::{Moment, Store};
 use nix::{
     errno::Errno,
@@ -58,8 +58,7 @@ struct Opened {
 /// Starts a switch. What a predecessor left forwards all the while.
 ///
 /// # Errors
-/// [`StartError`]. Nothing was changed then, but where a port can not be attached: the ports before it are, and their programs
-/// stay in the kernel for the next start, or for [`remove`].
+/// [`StartError`]. Nothing was changed then, but where no port at all can be attached: then the tables are there.
 pub async fn start(config: Config) -> Result<(Switch, Sources, mpsc::Sender<Command>), StartError> {
     let config = Arc::new(config);
     let mut locks = lock_directories(&config)?;
@@ -235,16 +234,33 @@ async fn take_over(switch: &mut Switch) -> Result<(), StartError> {
     switch.resolver.set_static_routes(switch.ports.static_routes());
     let leases: Vec<Lease> = switch.leases.allotter().leases().cloned().collect();
     let (kept, installed, removed) = switch.flows.adopt(leases.iter(), boot_ms(), &switch.resolver, &switch.ports);
-    for link in links {
-        switch.ports.link_changed(&link).map_err(|source| StartError::Port { interface: link.name, source })?;
-    }
+    attach_ports(switch, links)?;
     switch.ports.forget_others();
     for (_, port) in switch.ports.iter().filter(|(_, port)| port.link.is_none()) {
         tracing::warn!(port = port.config.interface, "there is no such interface; the port waits for it");
     }
+    if !switch.config.flows.is_empty() {
+        tracing::warn!("the configuration's [[flow]] entries are for `replay`; flows of a switch have leases");
+    }
     let Config { name, block, .. } = switch.config.as_ref();
     tracing::info!(name, %block, kept, installed, removed, "switch ready");
     Ok(())
+}
+
+/// Lets the frames of all ports be handled. A port that can not be attached has a problem, and the others go on; only
+/// where none can be is there no switch.
+fn attach_ports(switch: &mut Switch, links: Vec<LinkState>) -> Result<(), StartError> {
+    let mut failed = None;
+    for link in links {
+        if let Err(source) = switch.ports.link_changed(&link) {
+            tracing::error!(port = link.name, "not attached: {source}");
+            failed.get_or_insert(StartError::Port { interface: link.name, source });
+        }
+    }
+    match failed {
+        Some(error) if switch.ports.iter().all(|(_, port)| port.executor.is_none()) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// A first sequence number with a random tag: the addresses of a new switch are not those of the one before it.
