@@ -38,7 +38,7 @@ const TO_ANOTHER_HOST: u32 = 3;
 pub fn flowlane_xdp(ctx: XdpContext) -> u32 {
     let (kernel, ingress) = (Kernel::new(), PortId(PORT.load()));
     let mut frame = XdpFrame::new(&ctx);
-    let mut seen = Seen::xdp(&frame);
+    let mut seen = Seen::begin(&frame);
     let verdict = run(&mut frame, ingress, &kernel, &mut ());
     let mut end = verdict.end();
     let action = match verdict {
@@ -63,7 +63,7 @@ pub fn flowlane_xdp(ctx: XdpContext) -> u32 {
         Verdict::Drop(_) => XDP_DROP,
     };
     kernel.count(ingress, end, 1);
-    seen.finish_xdp(&frame, ingress, verdict, end);
+    seen.finish(&frame, ingress, verdict, end);
     action
 }
 
@@ -72,7 +72,7 @@ pub fn flowlane_xdp(ctx: XdpContext) -> u32 {
 pub fn flowlane_tc(ctx: TcContext) -> i32 {
     let (kernel, ingress) = (Kernel::new(), PortId(PORT.load()));
     let mut frame = SkbFrame::new(&ctx);
-    let mut seen = Seen::skb(&frame);
+    let mut seen = Seen::begin(&frame);
     let verdict = run(&mut frame, ingress, &kernel, &mut ());
     let mut end = verdict.end();
     let action = match verdict {
@@ -101,7 +101,7 @@ pub fn flowlane_tc(ctx: TcContext) -> i32 {
         Verdict::Drop(_) => TC_ACT_SHOT,
     };
     kernel.count(ingress, end, frame.segments());
-    seen.finish_skb(&frame, ingress, verdict, end);
+    seen.finish(&frame, ingress, verdict, end);
     action
 }
 

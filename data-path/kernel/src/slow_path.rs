@@ -32,7 +32,7 @@ struct SeenRecord {
 }
 
 /// Copies octets out of a frame's buffers.
-trait Load {
+pub trait Load {
     fn load(&self, to: *mut u8, len: u32) -> c_long;
     fn buffer_len(&self) -> u32;
     fn describe(&self, header: &mut PuntHeader);
@@ -125,28 +125,9 @@ fn wait<const N: usize, L: Load>(frame: &L, ingress: PortId, slot: SlotIndex) ->
 pub struct Seen(Option<RingBufEntry<SeenRecord>>);
 
 impl Seen {
+    /// Takes the octets of a frame that has just come.
     #[inline(always)]
-    pub fn xdp(frame: &XdpFrame<'_>) -> Self {
-        Self::begin(frame)
-    }
-
-    #[inline(always)]
-    pub fn skb(frame: &SkbFrame<'_>) -> Self {
-        Self::begin(frame)
-    }
-
-    #[inline(always)]
-    pub fn finish_xdp(&mut self, frame: &XdpFrame<'_>, ingress: PortId, verdict: Verdict, end: End) {
-        self.finish(frame, ingress, verdict, end);
-    }
-
-    #[inline(always)]
-    pub fn finish_skb(&mut self, frame: &SkbFrame<'_>, ingress: PortId, verdict: Verdict, end: End) {
-        self.finish(frame, ingress, verdict, end);
-    }
-
-    #[inline(always)]
-    fn begin<L: Load>(frame: &L) -> Self {
+    pub fn begin<L: Load>(frame: &L) -> Self {
         if SHOW.load() == 0 {
             return Self(None);
         }
@@ -157,8 +138,9 @@ impl Seen {
         Self(Some(entry))
     }
 
+    /// Shows the frame, with how it ended.
     #[inline(always)]
-    fn finish<L: Load>(&mut self, frame: &L, ingress: PortId, verdict: Verdict, end: End) {
+    pub fn finish<L: Load>(&mut self, frame: &L, ingress: PortId, verdict: Verdict, end: End) {
         let Some(mut entry) = self.0.take() else { return };
         let record = entry.as_mut_ptr();
         let length = frame.buffer_len();
