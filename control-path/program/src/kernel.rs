@@ -4,10 +4,10 @@
 //! process is pinned: the maps, and a link for each port. A successor finds them, loads its own programs on the same
 //! maps and replaces the program behind each link: the kernel forwards at every moment.
 
-use crate::{Mapped, ProgramError, Punts, Tables, bpffs};
+use crate::{Mapped, ProgramError, Punts, Tables, Tuples, bpffs};
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{DevMap, Map, MapData, PerCpuArray, RingBuf, xdp::XdpMapError},
+    maps::{DevMap, HashMap, Map, MapData, PerCpuArray, RingBuf, xdp::XdpMapError},
     programs::{
         LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode,
         links::{FdLink, PinnedLink},
@@ -15,7 +15,7 @@ use aya::{
         xdp::XdpLink,
     },
 };
-use flowlane_tables::{LAYOUT, MAX_PORTS};
+use flowlane_tables::{GROUPS, LAYOUT, MAX_PORTS};
 use flowlane_wire::{Block, PortId};
 use std::{
     collections::BTreeMap,
@@ -77,8 +77,15 @@ pub struct Kernel {
 const NAMESPACE: &str = "/proc/thread-self/ns/net";
 
 /// The maps that all programs share, and the files that they are pinned to.
-const SHARED: [(&str, &str); 5] =
-    [("SLOTS", "slots"), ("PORTS", "ports"), ("DEVICES", "devices"), ("COUNTS", "counts"), ("PUNTS", "punts")];
+const SHARED: [(&str, &str); 7] = [
+    ("SLOTS", "slots"),
+    ("PORTS", "ports"),
+    ("MULTICAST", "groups"),
+    ("TUPLES", "tuples"),
+    ("DEVICES", "devices"),
+    ("COUNTS", "counts"),
+    ("PUNTS", "punts"),
+];
 
 /// Words of a block, as the loader takes them.
 #[derive(Clone, Copy)]
@@ -99,11 +106,13 @@ impl Kernel {
         let mut object = load(&options, &maps, PortId::NONE)?;
         let slots = Mapped::shared(fd(&take(&mut object, "SLOTS")?)?, options.block.slots() as usize)?;
         let ports = Mapped::shared(fd(&take(&mut object, "PORTS")?)?, usize::from(MAX_PORTS))?;
+        let groups = Mapped::shared(fd(&take(&mut object, "MULTICAST")?)?, GROUPS as usize)?;
+        let tuples = HashMap::try_from(take(&mut object, "TUPLES")?).map_err(access("tuples"))?;
         let counts = PerCpuArray::try_from(take(&mut object, "COUNTS")?).map_err(access("counts"))?;
         let punts = RingBuf::try_from(take(&mut object, "PUNTS")?).map_err(access("punts"))?;
         let devices = DevMap::try_from(take(&mut object, "DEVICES")?).map_err(access("devices"))?;
         let namespace = fs::metadata(NAMESPACE).map_err(ProgramError::file(NAMESPACE))?.ino();
-        let tables = Tables::in_kernel(options.block, slots, ports, counts)?;
+        let tables = Tables::in_kernel(options.block, slots, ports, groups, Tuples::in_kernel(tuples)?, counts)?;
         let kernel = Self { options, directory, maps, namespace, devices, attached: BTreeMap::new() };
         Ok((kernel, tables, Punts::new(punts), adopted))
     }
@@ -290,6 +299,7 @@ fn load(options: &KernelOptions, maps: &Path, port: PortId) -> Result<Ebpf, Prog
         .override_global("PORT", &number, true)
         .override_global("SHOW", &show, true)
         .map_max_entries("SLOTS", options.block.slots())
+        .map_max_entries("TUPLES", options.block.slots())
         .map_max_entries("PUNTS", options.queue_bytes);
     for (name, file) in SHARED {
         loader.map_pin_path(name, maps.join(file));

@@ -11,6 +11,7 @@ mod kernel;
 mod memory;
 mod punts;
 mod tables;
+mod tuples;
 
 pub use destinations::Destinations;
 pub use error::ProgramError;
@@ -18,3 +19,4 @@ pub use kernel::{Attachment, Kernel, KernelOptions, Mode, OBJECT};
 pub use memory::Mapped;
 pub use punts::{Punt, Punts};
 pub use tables::{Counts, Tables};
+pub use tuples::Tuples;

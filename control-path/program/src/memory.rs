@@ -1,7 +1,7 @@
 //! Tables in memory that others see as well.
 
 use crate::ProgramError;
-use flowlane_tables::{ENDS, PortEntry, Slot, Word};
+use flowlane_tables::{ENDS, Group, PortEntry, Slot, Word};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use std::{
     fs::OpenOptions,
@@ -28,6 +28,10 @@ unsafe impl Entry for Slot {
 // SAFETY: as above.
 unsafe impl Entry for PortEntry {
     const WHAT: &'static str = "port";
+}
+// SAFETY: as above; a group consists of words too.
+unsafe impl Entry for Group {
+    const WHAT: &'static str = "group";
 }
 // SAFETY: as above.
 unsafe impl Entry for [Word; ENDS] {

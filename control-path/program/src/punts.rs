@@ -24,6 +24,17 @@ pub enum Punt<'a> {
         /// The payload of each segment of a super-packet, else 0.
         gso_size: u16,
     },
+    /// A flagged frame whose addresses and ports have no flow yet.
+    Asking {
+        /// The port that it came in by.
+        ingress: PortId,
+        /// The frame, without a tag beside it.
+        frame: &'a [u8],
+        /// The VLAN tag beside the frame, as of a waiting one.
+        tag: u32,
+        /// The payload of each segment of a super-packet, else 0.
+        gso_size: u16,
+    },
     /// A frame has ended.
     Seen {
         /// When, in nanoseconds of the monotonic clock.
@@ -66,10 +77,14 @@ fn parse(record: &[u8]) -> Option<Punt<'_>> {
     let header = PuntHeader::parse(record)?;
     let octets = record.get(PuntHeader::LEN..)?;
     let ingress = PortId(header.ingress);
+    let (tag, gso_size) = (header.tag, header.gso_size);
     if header.kind == PuntKind::Waiting as u32 {
         let frame = octets.get(..header.captured as usize)?;
-        let (slot, tag, gso_size) = (SlotIndex(header.slot), header.tag, header.gso_size);
-        return Some(Punt::Waiting { slot, ingress, frame, tag, gso_size });
+        return Some(Punt::Waiting { slot: SlotIndex(header.slot), ingress, frame, tag, gso_size });
+    }
+    if header.kind == PuntKind::Asking as u32 {
+        let frame = octets.get(..header.captured as usize)?;
+        return Some(Punt::Asking { ingress, frame, tag, gso_size });
     }
     if header.kind != PuntKind::Seen as u32 {
         return None;

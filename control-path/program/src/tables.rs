@@ -1,8 +1,10 @@
 //! The tables as userspace sees them: the same memory as the kernel's programs.
 
-use crate::{Mapped, ProgramError};
+use crate::{Mapped, ProgramError, Tuples};
 use aya::maps::{MapData, PerCpuArray};
-use flowlane_tables::{ENDS, End, MAX_PORTS, PortEntry, Slot, TICK_NANOS, Word, ticks};
+use flowlane_tables::{
+    ENDS, End, GROUPS, Group, GroupIndex, MAX_PORTS, PortEntry, Slot, TICK_NANOS, Tuple, Word, ticks,
+};
 use flowlane_wire::{Block, PortId, SlotIndex};
 use nix::time::{ClockId, clock_gettime};
 use std::path::Path;
@@ -17,6 +19,8 @@ pub struct Tables {
     block: Block,
     slots: Mapped<Slot>,
     ports: Mapped<PortEntry>,
+    groups: Mapped<Group>,
+    tuples: Tuples,
     /// What userspace has counted.
     counts: Mapped<[Word; ENDS]>,
     /// What the kernel has counted, where it runs the pipeline.
@@ -33,6 +37,8 @@ impl Tables {
             block,
             slots: Mapped::file(&directory.join("slots"), block.slots() as usize)?,
             ports: Mapped::file(&directory.join("ports"), usize::from(MAX_PORTS))?,
+            groups: Mapped::file(&directory.join("groups"), GROUPS as usize)?,
+            tuples: Tuples::default(),
             counts: Mapped::file(&directory.join("counts"), usize::from(MAX_PORTS))?,
             kernel_counts: None,
         })
@@ -44,6 +50,8 @@ impl Tables {
             block,
             slots: Mapped::private(block.slots() as usize)?,
             ports: Mapped::private(usize::from(MAX_PORTS))?,
+            groups: Mapped::private(GROUPS as usize)?,
+            tuples: Tuples::default(),
             counts: Mapped::private(usize::from(MAX_PORTS))?,
             kernel_counts: None,
         })
@@ -54,10 +62,12 @@ impl Tables {
         block: Block,
         slots: Mapped<Slot>,
         ports: Mapped<PortEntry>,
+        groups: Mapped<Group>,
+        tuples: Tuples,
         kernel_counts: PerCpuArray<MapData, [u64; ENDS]>,
     ) -> Result<Self, ProgramError> {
         let counts = Mapped::private(usize::from(MAX_PORTS))?;
-        Ok(Self { block, slots, ports, counts, kernel_counts: Some(kernel_counts) })
+        Ok(Self { block, slots, ports, groups, tuples, counts, kernel_counts: Some(kernel_counts) })
     }
 
     /// The switch's addresses.
@@ -73,6 +83,16 @@ impl Tables {
     /// The ports, by number; 0 is none.
     pub fn ports(&self) -> &[PortEntry] {
         &self.ports
+    }
+
+    /// The multicast groups.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// The flow addresses of flagged packets.
+    pub fn tuples(&self) -> &Tuples {
+        &self.tuples
     }
 
     /// Counts frames that userspace has brought to an end.
@@ -134,6 +154,16 @@ impl flowlane_pipeline::Tables for Tables {
     #[inline(always)]
     fn port(&self, port: PortId) -> Option<&PortEntry> {
         self.ports.get(usize::from(port.0))
+    }
+
+    #[inline(always)]
+    fn group(&self, group: GroupIndex) -> Option<&Group> {
+        self.groups.get(group.0 as usize)
+    }
+
+    #[inline(always)]
+    fn tuple(&self, tuple: &Tuple) -> Option<u64> {
+        self.tuples.get(tuple)
     }
 
     fn tick(&self) -> u32 {

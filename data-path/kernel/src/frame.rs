@@ -110,8 +110,9 @@ pub struct SkbFrame<'a> {
     ctx: &'a TcContext,
 }
 
-/// Headers up to here are made readable where a buffer has them elsewhere: Ethernet, two tags, IPv4 with all options.
-const HEADERS: u32 = 14 + 8 + 60 + 20;
+/// Headers up to here are made readable where a buffer has them elsewhere: Ethernet, two tags, IPv6 with some extension
+/// headers, ports.
+const HEADERS: u32 = 14 + 8 + 40 + 64 + 4;
 
 impl<'a> SkbFrame<'a> {
     #[inline(always)]

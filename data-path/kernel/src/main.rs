@@ -10,18 +10,18 @@ mod slow_path;
 use crate::{
     frame::{SkbFrame, XdpFrame},
     maps::{DEVICES, Kernel, PORT},
-    slow_path::Seen,
+    slow_path::{Seen, Why},
 };
 use aya_ebpf::{
     bindings::{
         __sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC,
         xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
     },
-    helpers::{bpf_redirect, bpf_skb_change_type},
+    helpers::{bpf_clone_redirect, bpf_redirect, bpf_skb_change_type},
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use flowlane_pipeline::{Tables, Verdict, give_back, run};
+use flowlane_pipeline::{Tables, Verdict, give_back, replicate, run, withdraw};
 use flowlane_tables::{End, PortFlags};
 use flowlane_wire::PortId;
 
@@ -42,7 +42,7 @@ pub fn flowlane_xdp(ctx: XdpContext) -> u32 {
     let verdict = run(&mut frame, ingress, &kernel, &mut ());
     let mut end = verdict.end();
     let action = match verdict {
-        Verdict::Pass | Verdict::ToLinux(_) => XDP_PASS,
+        Verdict::Pass | Verdict::Marked | Verdict::ToLinux(_) => XDP_PASS,
         Verdict::Forward { port, .. } => match send(&frame, &kernel, port) {
             Some(action) => action,
             // The interface has gone, or has no room for a word to tc.
@@ -51,12 +51,15 @@ pub fn flowlane_xdp(ctx: XdpContext) -> u32 {
                 XDP_DROP
             }
         },
-        Verdict::Resolve { slot } => {
-            if !slow_path::wait_xdp(&frame, ingress, slot) {
-                if let Some(slot) = kernel.slot(slot) {
-                    give_back(slot);
-                }
-                end = End::QueueFull;
+        // XDP has no copies: tc behind it starts again with the frame as it came, and counts it.
+        Verdict::Replicate { .. } if frame.hand_up(PortId::NONE) => return XDP_PASS,
+        Verdict::Replicate { .. } => {
+            end = End::NoReceiver;
+            XDP_DROP
+        }
+        Verdict::Resolve { .. } | Verdict::Ask => {
+            if !slow_path::wait_xdp(&frame, ingress, why(verdict)) {
+                end = not_queued(&kernel, ingress, verdict);
             }
             XDP_DROP
         }
@@ -70,13 +73,18 @@ pub fn flowlane_xdp(ctx: XdpContext) -> u32 {
 /// For virtual ports: on socket buffers, so that super-packets stay whole.
 #[classifier]
 pub fn flowlane_tc(ctx: TcContext) -> i32 {
+    tc(&ctx)
+}
+
+#[inline(always)]
+fn tc(ctx: &TcContext) -> i32 {
     let (kernel, ingress) = (Kernel::new(), PortId(PORT.load()));
-    let mut frame = SkbFrame::new(&ctx);
+    let mut frame = SkbFrame::new(ctx);
     let mut seen = Seen::begin(&frame);
     let verdict = run(&mut frame, ingress, &kernel, &mut ());
     let mut end = verdict.end();
     let action = match verdict {
-        Verdict::Pass => TC_ACT_UNSPEC,
+        Verdict::Pass | Verdict::Marked => TC_ACT_UNSPEC,
         Verdict::Forward { port, .. } => match kernel.port(port) {
             // SAFETY: a helper that takes two numbers.
             Some(entry) => unsafe { bpf_redirect(entry.ifindex(), 0) as i32 },
@@ -85,12 +93,14 @@ pub fn flowlane_tc(ctx: TcContext) -> i32 {
                 TC_ACT_SHOT
             }
         },
-        Verdict::Resolve { slot } => {
-            if !slow_path::wait_skb(&frame, ingress, slot) {
-                if let Some(slot) = kernel.slot(slot) {
-                    give_back(slot);
-                }
-                end = End::QueueFull;
+        Verdict::Replicate { slot, group } => {
+            let copy = |frame: &mut SkbFrame<'_>, port| send_copy(frame, &kernel, port);
+            end = replicate(&mut frame, ingress, slot, group, &kernel, &mut (), copy);
+            TC_ACT_SHOT
+        }
+        Verdict::Resolve { .. } | Verdict::Ask => {
+            if !slow_path::wait_skb(&frame, ingress, why(verdict)) {
+                end = not_queued(&kernel, ingress, verdict);
             }
             TC_ACT_SHOT
         }
@@ -105,23 +115,60 @@ pub fn flowlane_tc(ctx: TcContext) -> i32 {
     action
 }
 
-/// Behind an XDP program: sends the frames that leave by a port which takes socket buffers only. And some drivers decide
-/// whom a frame is for before XDP rewrites it, so that Linux would not take a frame that XDP has addressed to this host:
-/// looks again.
+/// Behind an XDP program: sends the frames that leave by a port which takes socket buffers only, and the copies of frames to
+/// groups. And some drivers decide whom a frame is for before XDP rewrites it, so that Linux would not take a frame that
+/// XDP has addressed to this host: looks again.
 #[classifier]
 pub fn flowlane_host(ctx: TcContext) -> i32 {
     let frame = SkbFrame::new(&ctx);
-    if let Some(egress) = frame.handed_up() {
-        return match Kernel::new().port(egress) {
-            // SAFETY: a helper that takes two numbers.
-            Some(entry) => unsafe { bpf_redirect(entry.ifindex(), 0) as i32 },
-            None => TC_ACT_SHOT,
-        };
+    match frame.handed_up() {
+        Some(PortId::NONE) => return tc(&ctx),
+        Some(egress) => {
+            return match Kernel::new().port(egress) {
+                // SAFETY: a helper that takes two numbers.
+                Some(entry) => unsafe { bpf_redirect(entry.ifindex(), 0) as i32 },
+                None => TC_ACT_SHOT,
+            };
+        }
+        None => {}
     }
     if frame.packet_type() == TO_ANOTHER_HOST && frame.is_to_port(&Kernel::new(), PortId(PORT.load())) {
         to_this_host(ctx.skb.skb);
     }
     TC_ACT_UNSPEC
+}
+
+/// What a frame waits for, by its verdict.
+#[inline(always)]
+fn why(verdict: Verdict) -> Why {
+    match verdict {
+        Verdict::Resolve { slot } => Why::Resolve(slot),
+        _ => Why::Ask,
+    }
+}
+
+/// Takes a frame that the queue did not take off the count of those that wait. How it ends.
+#[inline(always)]
+fn not_queued(kernel: &Kernel, ingress: PortId, verdict: Verdict) -> End {
+    if let Verdict::Resolve { slot } = verdict {
+        if let Some(slot) = kernel.slot(slot) {
+            give_back(slot);
+        }
+        return End::QueueFull;
+    }
+    if let Some(port) = kernel.port(ingress) {
+        withdraw(port);
+    }
+    End::FlagRefused
+}
+
+/// Sends a copy of a socket buffer as it is now. Whether it was taken.
+#[inline(always)]
+fn send_copy(frame: &SkbFrame<'_>, kernel: &Kernel, port: PortId) -> bool {
+    let Some(entry) = kernel.port(port) else { return false };
+    // SAFETY: the context that the program was called with. The helper makes a copy, and makes the headers of this one
+    // writable again; pointers into it are read anew at each access.
+    unsafe { bpf_clone_redirect(frame.raw(), entry.ifindex(), 0) == 0 }
 }
 
 /// Lets everything pass. A veth interface takes redirected frames only while its peer has an XDP program.

@@ -3,12 +3,12 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, DevMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, DevMap, HashMap, PerCpuArray, RingBuf},
     helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::btf_map,
 };
 use flowlane_pipeline::Tables;
-use flowlane_tables::{ENDS, End, MAX_PORTS, PortEntry, Slot, ticks};
+use flowlane_tables::{ENDS, End, GROUPS, Group, GroupIndex, MAX_PORTS, PortEntry, Slot, Tuple, ticks};
 use flowlane_wire::{Block, PortId, SlotIndex};
 
 /// The flow table, one slot for each slot number of the block. The loader sets its size.
@@ -18,6 +18,14 @@ pub static SLOTS: Array<Slot, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 /// The ports, by number.
 #[btf_map]
 pub static PORTS: Array<PortEntry, { MAX_PORTS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// The multicast groups.
+#[btf_map]
+pub static MULTICAST: Array<Group, { GROUPS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// The flow addresses of flagged packets. The loader sets its size.
+#[btf_map]
+pub static TUPLES: HashMap<Tuple, u64, 1> = HashMap::new();
 
 /// The interfaces of the ports, for XDP.
 #[btf_map]
@@ -82,6 +90,18 @@ impl Tables for Kernel {
     #[inline(always)]
     fn port(&self, port: PortId) -> Option<&PortEntry> {
         PORTS.get(u32::from(port.0))
+    }
+
+    #[inline(always)]
+    fn group(&self, group: GroupIndex) -> Option<&Group> {
+        MULTICAST.get(group.0)
+    }
+
+    #[inline(always)]
+    fn tuple(&self, tuple: &Tuple) -> Option<u64> {
+        // SAFETY: an entry may be freed for another tuple while it is read, as any that is looked up at the wrong moment; its
+        // 64 bits are read at once.
+        unsafe { TUPLES.get(tuple) }.copied()
     }
 
     #[inline(always)]

@@ -75,33 +75,46 @@ impl Load for SkbFrame<'_> {
 
 /// Queues an XDP frame for the slow path. Whether the queue took it.
 #[inline(always)]
-pub fn wait_xdp(frame: &XdpFrame<'_>, ingress: PortId, slot: SlotIndex) -> bool {
+pub fn wait_xdp(frame: &XdpFrame<'_>, ingress: PortId, why: Why) -> bool {
     let len = frame.buffer_len() as usize;
-    if len <= PLAIN { wait::<PLAIN, _>(frame, ingress, slot) } else { wait::<JUMBO, _>(frame, ingress, slot) }
+    if len <= PLAIN { wait::<PLAIN, _>(frame, ingress, why) } else { wait::<JUMBO, _>(frame, ingress, why) }
+}
+
+/// What a frame waits for.
+#[derive(Clone, Copy)]
+pub enum Why {
+    /// For the next host of the flow in this slot.
+    Resolve(SlotIndex),
+    /// For a flow.
+    Ask,
 }
 
 /// Queues a socket buffer for the slow path. Whether the queue took it.
 #[inline(always)]
-pub fn wait_skb(frame: &SkbFrame<'_>, ingress: PortId, slot: SlotIndex) -> bool {
+pub fn wait_skb(frame: &SkbFrame<'_>, ingress: PortId, why: Why) -> bool {
     let len = frame.buffer_len() as usize;
     if len <= PLAIN {
-        wait::<PLAIN, _>(frame, ingress, slot)
+        wait::<PLAIN, _>(frame, ingress, why)
     } else if len <= JUMBO {
-        wait::<JUMBO, _>(frame, ingress, slot)
+        wait::<JUMBO, _>(frame, ingress, why)
     } else {
-        wait::<WAITING_MAX, _>(frame, ingress, slot)
+        wait::<WAITING_MAX, _>(frame, ingress, why)
     }
 }
 
 #[inline(always)]
-fn wait<const N: usize, L: Load>(frame: &L, ingress: PortId, slot: SlotIndex) -> bool {
+fn wait<const N: usize, L: Load>(frame: &L, ingress: PortId, why: Why) -> bool {
     let Some(len) = bounded(frame.buffer_len(), N as u32) else { return false };
     let Some(mut entry) = PUNTS.reserve_untyped::<Record<N>>(0) else { return false };
     let record = entry.as_mut_ptr();
+    let (kind, slot) = match why {
+        Why::Resolve(slot) => (PuntKind::Waiting as u32, slot.0),
+        Why::Ask => (PuntKind::Asking as u32, 0),
+    };
     let mut header = PuntHeader {
         nanos: now(),
-        kind: PuntKind::Waiting as u32,
-        slot: slot.0,
+        kind,
+        slot,
         captured: len,
         length: len,
         ingress: ingress.0,

@@ -54,14 +54,20 @@ pub(crate) fn fits<F: Frame, T: Tables>(
     egress: &Egress<'_>,
     tables: &T,
 ) -> Result<(), Verdict> {
-    let most = egress.port.mtu() + ethernet::LEN as u32;
-    if size.largest <= most || size.largest - tags_len(frame) <= most {
+    if within(frame, size, egress.port) {
         return Ok(());
     }
     if egress.hop.routed && !matches!(network(frame), crate::Network::Other) {
         return Err(rewrite::to_linux(frame, ingress, tables, End::TooBigRouted));
     }
     Err(Verdict::Drop(End::TooBig))
+}
+
+/// Whether the frame, or each segment of it, is within a port's MTU.
+#[inline(always)]
+pub(crate) fn within<F: Frame>(frame: &mut F, size: &Size, port: &PortEntry) -> bool {
+    let most = port.mtu() + ethernet::LEN as u32;
+    size.largest <= most || size.largest - tags_len(frame) <= most
 }
 
 /// The octets of the outermost VLAN tag, which the MTU does not include.

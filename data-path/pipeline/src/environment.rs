@@ -1,6 +1,6 @@
 //! What the pipeline needs of whoever runs it: a frame and the tables.
 
-use flowlane_tables::{PortEntry, Slot};
+use flowlane_tables::{Group, GroupIndex, PortEntry, Slot, Tuple};
 use flowlane_wire::{Block, PortId, SlotIndex};
 
 /// A frame in somebody's buffer, from its destination address on.
@@ -66,6 +66,13 @@ pub trait Tables {
 
     /// A port.
     fn port(&self, port: PortId) -> Option<&PortEntry>;
+
+    /// A multicast group.
+    fn group(&self, group: GroupIndex) -> Option<&Group>;
+
+    /// The flow address that a flagged packet's addresses and ports have, [`flowlane_tables::PASS`] where they get none,
+    /// or nothing where nobody has decided yet.
+    fn tuple(&self, tuple: &Tuple) -> Option<u64>;
 
     /// The tick of the monotonic clock ([`flowlane_tables::ticks`]); a coarse clock will do.
     fn tick(&self) -> u32;

@@ -14,17 +14,21 @@ extern crate std;
 mod check;
 mod egress;
 mod environment;
+mod flag;
 mod lookup;
 mod meter;
 mod parse;
+mod replicate;
 mod resolve;
 mod rewrite;
 mod trace;
 mod verdict;
 
 pub use environment::{Frame, Tables};
+pub use flag::withdraw;
 pub use lookup::Place;
 pub use parse::{Network, Size, network, size};
+pub use replicate::replicate;
 pub use resolve::give_back;
 pub use trace::{Observer, Step};
 pub use verdict::Verdict;
@@ -49,7 +53,10 @@ fn decide<F: Frame, T: Tables, O: Observer>(
     observer: &mut O,
 ) -> Result<Verdict, Verdict> {
     let addresses = parse::addresses(frame, observer)?;
-    let ours = lookup::ours(addresses, tables.block(), observer)?;
+    let ours = match lookup::ours(addresses, tables.block()) {
+        Some(ours) => ours,
+        None => flag::ours(frame, addresses, ingress, tables, observer)?,
+    };
     let slot = lookup::slot(ours.address, ours.place, tables, observer)?;
     check::port(slot, ingress, observer)?;
     check::lease(slot, tables, observer)?;
@@ -80,7 +87,8 @@ pub fn send<F: Frame, T: Tables, O: Observer>(
     if egress.hop.routed {
         rewrite::hop_limit(frame, ingress, tables, observer)?;
     }
-    rewrite::addresses(frame, slot, &egress, observer)?;
+    rewrite::dscp(frame, slot.restore(), observer);
+    rewrite::addresses(frame, slot, egress.hop, egress.port, observer)?;
     slot.packets().add(size.frames);
     slot.bytes().add(size.octets);
     Ok(Verdict::Forward { port: egress.hop.port, end: egress.end })

@@ -11,6 +11,8 @@ pub enum Place {
     Destination,
     /// The Ethernet source.
     Source,
+    /// Neither: the packet is flagged, and its addresses and ports have the flow (claim 24).
+    Flag,
 }
 
 /// The flow addresses of a frame.
@@ -23,19 +25,18 @@ pub(crate) struct Ours {
     pub source_too: Option<u64>,
 }
 
-/// Finds the flow address: in the destination, else in the source. A frame without one passes.
+/// Finds the flow address: in the destination, else in the source.
 #[inline(always)]
-pub(crate) fn ours<O: Observer>(addresses: Addresses, block: Block, observer: &mut O) -> Result<Ours, Verdict> {
+pub(crate) fn ours(addresses: Addresses, block: Block) -> Option<Ours> {
     let Addresses { destination, source } = addresses;
     if block.contains(destination) {
         let source_too = if block.contains(source) { Some(source) } else { None };
-        return Ok(Ours { address: destination, place: Place::Destination, source_too });
+        return Some(Ours { address: destination, place: Place::Destination, source_too });
     }
     if block.contains(source) {
-        return Ok(Ours { address: source, place: Place::Source, source_too: None });
+        return Some(Ours { address: source, place: Place::Source, source_too: None });
     }
-    observer.step(Step::NotOurs);
-    Err(Verdict::Pass)
+    None
 }
 
 /// The slot of a flow address, if the slot holds that very flow.

@@ -18,6 +18,7 @@ pub(crate) fn next_hop<O: Observer>(slot: &Slot, index: SlotIndex, observer: &mu
         observer.step(Step::NextHop { resolution });
         match resolution {
             Resolution::Resolved(hop) => return Ok(hop),
+            Resolution::Group(group) => return Err(Verdict::Replicate { slot: index, group }),
             Resolution::Unreachable => return Err(Verdict::Drop(End::NoRoute)),
             Resolution::Pending(waiting) if waiting >= PENDING_LIMIT => break,
             Resolution::Pending(waiting) => {

@@ -1,9 +1,9 @@
 //! What the pipeline changes in a frame: its two addresses, and at a routed hop the time to live.
 
-use crate::{Frame, Network, Observer, Step, Tables, Verdict, egress::Egress, network};
-use flowlane_tables::{End, PortFlags, Slot};
+use crate::{Frame, Network, Observer, Step, Tables, Verdict, flag, network};
+use flowlane_tables::{End, NextHop, PortEntry, PortFlags, Slot};
 use flowlane_wire::{
-    Mac, PortId,
+    Mac, PortId, Restore,
     header::{ipv4, ipv6},
 };
 
@@ -12,12 +12,12 @@ use flowlane_wire::{
 pub(crate) fn addresses<F: Frame, O: Observer>(
     frame: &mut F,
     slot: &Slot,
-    egress: &Egress<'_>,
+    hop: NextHop,
+    port: &PortEntry,
     observer: &mut O,
 ) -> Result<(), Verdict> {
-    let source =
-        if egress.port.flags().has(PortFlags::OWN_SOURCE) { egress.port.mac().to_u64() } else { slot.key() >> 16 };
-    let destination = egress.hop.mac.to_u64();
+    let source = if port.flags().has(PortFlags::OWN_SOURCE) { port.mac().to_u64() } else { slot.key() >> 16 };
+    let destination = hop.mac.to_u64();
     frame.set_addresses(destination, source).ok_or(Verdict::Drop(End::Truncated))?;
     observer.step(Step::Rewritten { destination: Mac::from_u64(destination), source: Mac::from_u64(source) });
     Ok(())
@@ -32,15 +32,38 @@ pub(crate) fn hop_limit<F: Frame, T: Tables, O: Observer>(
     tables: &T,
     observer: &mut O,
 ) -> Result<(), Verdict> {
-    let malformed = Verdict::Drop(End::Malformed);
+    match decrement(frame, observer) {
+        None => Err(Verdict::Drop(End::Malformed)),
+        Some(true) => Ok(()),
+        Some(false) => Err(to_linux(frame, ingress, tables, End::TtlExpired)),
+    }
+}
+
+/// Decrements unless the packet must not go on. Whether it may, or nothing where its header makes no sense.
+#[inline(always)]
+pub(crate) fn decrement<F: Frame, O: Observer>(frame: &mut F, observer: &mut O) -> Option<bool> {
     let value = match network(frame) {
-        Network::V4(offset) => decrement_v4(frame.at::<{ ipv4::LEN }>(offset).ok_or(malformed)?).ok_or(malformed)?,
-        Network::V6(offset) => decrement_v6(frame.at::<{ ipv6::LEN }>(offset).ok_or(malformed)?).ok_or(malformed)?,
-        Network::Other => return Ok(()),
-        Network::Truncated => return Err(malformed),
+        Network::V4(offset) => decrement_v4(frame.at::<{ ipv4::LEN }>(offset)?)?,
+        Network::V6(offset) => decrement_v6(frame.at::<{ ipv6::LEN }>(offset)?)?,
+        Network::Other => return Some(true),
+        Network::Truncated => return None,
     };
     observer.step(Step::HopLimit { value });
-    if value > 1 { Ok(()) } else { Err(to_linux(frame, ingress, tables, End::TtlExpired)) }
+    Some(value > 1)
+}
+
+/// Takes the virtual-circuit flag off, where the flow's slot says so. What is no IP packet stays as it is.
+#[inline(always)]
+pub(crate) fn dscp<F: Frame, O: Observer>(frame: &mut F, restore: Restore, observer: &mut O) {
+    if restore != Restore::Keep
+        && let Some(before) = flag::dscp(frame)
+    {
+        let after = restore.apply(before);
+        if after != before {
+            flag::set_dscp(frame, before, after);
+            observer.step(Step::Dscp { before, after });
+        }
+    }
 }
 
 /// Decrements unless the packet must not go on. The value on arrival, or nothing where this is no IPv4 header.

@@ -1,7 +1,7 @@
 //! What the pipeline did, for people. The kernel runs it with the observer `()`, of which nothing remains.
 
 use crate::Place;
-use flowlane_tables::{NextHop, Rate, Resolution};
+use flowlane_tables::{NextHop, Rate, Resolution, Tuple};
 use flowlane_wire::{Mac, PortId, SlotIndex};
 
 /// One step of the pipeline, with what it saw.
@@ -16,6 +16,29 @@ pub enum Step {
     },
     /// Neither address is in the switch's block.
     NotOurs,
+    /// The frame is flagged; its addresses and ports were looked up.
+    Flagged {
+        /// Whose packet it is.
+        tuple: Tuple,
+        /// The flow address of the tuple, [`flowlane_tables::PASS`] if it gets none; nothing if nobody has decided yet.
+        found: Option<u64>,
+    },
+    /// The virtual-circuit flag was added, or taken off: the DSCP was replaced.
+    Dscp {
+        /// The DSCP on arrival.
+        before: u8,
+        /// The DSCP as sent.
+        after: u8,
+    },
+    /// A receiver of the group was looked at.
+    Receiver {
+        /// Its place in the group.
+        place: usize,
+        /// Where its copy goes.
+        hop: NextHop,
+        /// Whether a copy was sent.
+        sent: bool,
+    },
     /// A flow address was found in the frame.
     Ours {
         /// In which field.

@@ -6,7 +6,7 @@ use flowlane_vectors::{
     Buffer, Flow, Lease, Memory, Meter, Port, Setup, flow_address,
     frames::{ethernet, ethertype, internet_checksum, ipv4, ipv6},
 };
-use flowlane_wire::{Mac, PortId};
+use flowlane_wire::{Mac, PortId, Restore};
 use proptest::prelude::*;
 
 const HOP: Mac = Mac([2, 0, 0, 0, 0, 0xbb]);
@@ -17,8 +17,14 @@ const DIRECT: u8 = 2;
 const SMALL: u8 = 3;
 
 fn tables() -> Memory {
-    let port =
-        |id: u8, mtu| Port { id: PortId(u16::from(id)), mac: Mac([2, 0, 0, 0, 0, id]), mtu, flags: PortFlags::UP };
+    let port = |id: u8, mtu| Port {
+        id: PortId(u16::from(id)),
+        mac: Mac([2, 0, 0, 0, 0, id]),
+        mtu,
+        flags: PortFlags::UP,
+        flag: None,
+        asking: 0,
+    };
     let flow = |slot, port, routed| Flow {
         address: flow_address(0, slot),
         port: PortId(1),
@@ -26,9 +32,10 @@ fn tables() -> Memory {
         next: Resolution::Resolved(NextHop { mac: HOP, port: PortId(port), routed }),
         backup: None,
         meter: Meter::Unlimited,
+        restore: Restore::Keep,
     };
     let flows = vec![flow(ROUTED, 2, true), flow(DIRECT, 2, false), flow(SMALL, 3, true)];
-    Memory::new(&Setup { ports: vec![port(1, 9000), port(2, 9300), port(3, 300)], flows }, 0)
+    Memory::new(&Setup { ports: vec![port(1, 9000), port(2, 9300), port(3, 300)], flows, ..Setup::default() }, 0)
 }
 
 /// Where the octets that a routed hop may change stand: the time to live and checksum of IPv4, the hop limit of IPv6,

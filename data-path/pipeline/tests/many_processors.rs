@@ -6,7 +6,7 @@ use flowlane_vectors::{
     Buffer, Flow, Lease, Memory, Meter, Port, Setup, flow_address,
     frames::{ethernet, ethertype, ipv4},
 };
-use flowlane_wire::{Mac, PortId};
+use flowlane_wire::{Mac, PortId, Restore};
 use std::{
     sync::{
         Barrier, Mutex,
@@ -25,12 +25,18 @@ fn hop() -> NextHop {
 }
 
 fn tables(next: Resolution) -> Memory {
-    let port =
-        |id: u8| Port { id: PortId(u16::from(id)), mac: Mac([2, 0, 0, 0, 0, id]), mtu: 1500, flags: PortFlags::UP };
+    let port = |id: u8| Port {
+        id: PortId(u16::from(id)),
+        mac: Mac([2, 0, 0, 0, 0, id]),
+        mtu: 1500,
+        flags: PortFlags::UP,
+        flag: None,
+        asking: 0,
+    };
     let address = flow_address(0, SLOT);
     let (lease, meter) = (Lease::Never, Meter::Unlimited);
-    let flow = Flow { address, port: PortId(1), lease, next, backup: None, meter };
-    Memory::new(&Setup { ports: vec![port(1), port(2)], flows: vec![flow] }, NANOS)
+    let flow = Flow { address, port: PortId(1), lease, next, backup: None, meter, restore: Restore::Keep };
+    Memory::new(&Setup { ports: vec![port(1), port(2)], flows: vec![flow], ..Setup::default() }, NANOS)
 }
 
 fn slot(memory: &Memory) -> &Slot {

@@ -68,6 +68,12 @@ ends! {
     Malformed = 16, "malformed", Dropped, "A routed hop, but the IP header is cut short or makes no sense.";
     NotSent = 17, "not-sent", Dropped, "The egress port did not take the frame.";
     RingFull = 18, "ring-full", Dropped, "Frames came faster than this process took them (af-packet): it did not see this one, and if it was a flow's it is lost.";
+    Replicate = 19, "replicate", Forwarded, "Rewritten and sent to the receivers of the group, one copy each (claim 20).";
+    NoReceiver = 20, "no-receiver", Dropped, "No receiver of the group can be sent a copy: there is none, its port is down or too small, or the frame came from there.";
+    AskFlow = 21, "ask-flow", Queued, "First flagged packet of its addresses and ports: queued until they have a flow (claim 24).";
+    FlagMalformed = 22, "flag-malformed", Dropped, "The virtual-circuit flag is set, but the packet is cut short or its headers make no sense.";
+    FlagRefused = 23, "flag-refused", Dropped, "The virtual-circuit flag is set, but the port has as many flagged flows, or as many that wait for one, as it may have.";
+    Marked = 24, "marked", Passed, "The virtual-circuit flag was added (claim 23); left to the Linux stack or bridge.";
 }
 
 /// How many counters a port has room for; a little more than there are ends, so that one more does not move others.

@@ -10,6 +10,8 @@
 extern crate std;
 
 mod end;
+mod flag;
+mod group;
 mod meter;
 mod next_hop;
 mod port;
@@ -18,12 +20,14 @@ mod slot;
 mod word;
 
 pub use end::{ENDS, End, Kind};
+pub use flag::{ASKING_LIMIT, PASS, Tuple};
+pub use group::{GROUPS, Group, RECEIVERS_MAX, Receiver};
 pub use meter::Rate;
-pub use next_hop::{NextHop, PENDING_LIMIT, Resolution};
+pub use next_hop::{GroupIndex, NextHop, PENDING_LIMIT, Resolution};
 pub use port::{MAX_PORTS, PortEntry, PortFlags};
 pub use punt::{PuntHeader, PuntKind, SNAP, WAITING_MAX};
 pub use slot::{Flow, NEVER, Slot, TICK_NANOS, ticks};
 pub use word::Word;
 
 /// The version of all that is laid out here. Pinned tables of another version are not adopted but rebuilt.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;

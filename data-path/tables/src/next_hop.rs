@@ -13,11 +13,16 @@ pub struct NextHop {
     pub routed: bool,
 }
 
+/// A multicast group of the switch: its place in the table of groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupIndex(pub u32);
+
 /// What a slot knows of its next hop.
 ///
 /// ```text
 ///     bits 16..64                 bit 15   bits 0..15
 ///     Ethernet address            routed   port         resolved
+///     group                       0        0x7fff       group
 ///     frames waiting              0        0            pending
 ///     0                           1        0            unreachable
 /// ```
@@ -28,6 +33,8 @@ pub struct NextHop {
 pub enum Resolution {
     /// Frames go here.
     Resolved(NextHop),
+    /// One copy of each frame goes to each receiver of this group (claim 20).
+    Group(GroupIndex),
     /// Nobody knows yet; so many frames wait.
     Pending(u32),
     /// There is no way.
@@ -39,6 +46,8 @@ pub const PENDING_LIMIT: u32 = 64;
 
 const ROUTED: u64 = 1 << 15;
 const PORT_MASK: u64 = ROUTED - 1;
+/// No port: port numbers end far below ([`crate::MAX_PORTS`]).
+const GROUP: u64 = PORT_MASK;
 
 impl Resolution {
     /// Nothing known, nobody waiting.
@@ -51,6 +60,7 @@ impl Resolution {
             Self::Resolved(hop) => {
                 hop.mac.to_u64() << 16 | (hop.port.0 as u64 & PORT_MASK) | if hop.routed { ROUTED } else { 0 }
             }
+            Self::Group(group) => (group.0 as u64) << 16 | GROUP,
             Self::Pending(waiting) => (waiting as u64) << 16,
             Self::Unreachable => ROUTED,
         }
@@ -60,6 +70,9 @@ impl Resolution {
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
         let port = word & PORT_MASK;
+        if port == GROUP {
+            return Self::Group(GroupIndex((word >> 16) as u32));
+        }
         if port != 0 {
             return Self::Resolved(NextHop {
                 mac: Mac::from_u64(word >> 16),
@@ -78,9 +91,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_next_hop_survives_its_word(mac: [u8; 6], port in 1u16..0x8000, routed: bool, waiting: u32) {
+        fn a_next_hop_survives_its_word(mac: [u8; 6], port in 1u16..0x7fff, routed: bool, waiting: u32) {
             let hop = Resolution::Resolved(NextHop { mac: Mac(mac), port: PortId(port), routed });
-            for resolution in [hop, Resolution::Pending(waiting), Resolution::Unreachable] {
+            let group = Resolution::Group(GroupIndex(waiting));
+            for resolution in [hop, group, Resolution::Pending(waiting), Resolution::Unreachable] {
                 prop_assert_eq!(Resolution::from_word(resolution.to_word()), resolution);
             }
         }

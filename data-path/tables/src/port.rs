@@ -1,7 +1,7 @@
 //! Ports: what the pipeline must know of them.
 
 use crate::Word;
-use flowlane_wire::Mac;
+use flowlane_wire::{Flag, Mac};
 
 /// Ports are numbered from 1 to one less than this.
 pub const MAX_PORTS: u16 = 1024;
@@ -19,6 +19,10 @@ impl PortFlags {
     /// The port takes socket buffers only: not every virtual interface takes the frames of XDP, and one that does not
     /// loses them without a word. XDP on another port hands such a frame up to tc, which sends it.
     pub const BUFFERS: Self = Self(4);
+    /// Flagged packets of addresses and ports that have no flow yet are refused: the port has as many as it may have.
+    pub const NO_NEW_FLOWS: Self = Self(8);
+    /// The virtual-circuit flag is added to packets that come in by the port (claim 23), instead of being read.
+    pub const MARKS: Self = Self(16);
 
     /// Whether all bits of `other` are set.
     #[inline(always)]
@@ -33,21 +37,45 @@ impl PortFlags {
     }
 }
 
-/// One port, in 16 octets.
+/// One port, in 32 octets.
 #[derive(Debug, Default)]
-#[repr(C, align(16))]
+#[repr(C, align(32))]
 pub struct PortEntry {
     /// Interface index (high 32 bits) and MTU (low 32 bits).
     link: Word,
     /// The port's own Ethernet address (high 48 bits) and its flags.
     own: Word,
+    /// The [`Flag`] that is read or added on the port.
+    flag: Word,
+    /// How many flagged frames have been given to the control path and not been answered yet.
+    asking: Word,
 }
+
+const _: () = assert!(size_of::<PortEntry>() == 32);
 
 impl PortEntry {
     /// Writes the port: its kernel interface, its MTU in octets (without the Ethernet header), address and flags.
     pub fn set(&self, ifindex: u32, mtu: u32, mac: Mac, flags: PortFlags) {
         self.link.store(u64::from(ifindex) << 32 | u64::from(mtu));
         self.own.store(mac.to_u64() << 16 | u64::from(flags.0));
+    }
+
+    /// Says by what the virtual-circuit flag is known on the port; nothing where the port does not look for it.
+    pub fn set_flag(&self, flag: Option<Flag>) {
+        self.flag.store(flag.map_or(0, Flag::to_word));
+    }
+
+    /// By what the virtual-circuit flag is known on the port, if the port looks for it.
+    #[inline(always)]
+    pub fn flag(&self) -> Option<Flag> {
+        Flag::from_word(self.flag.load())
+    }
+
+    /// The number of flagged frames that have been given to the control path and not been answered yet. The data path
+    /// counts up, by compare-and-swap and to [`crate::ASKING_LIMIT`]; the control path counts down.
+    #[inline(always)]
+    pub fn asking(&self) -> &Word {
+        &self.asking
     }
 
     /// The kernel's interface index, 0 where there is none.

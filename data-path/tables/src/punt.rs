@@ -11,6 +11,8 @@ pub enum PuntKind {
     /// A frame that has ended, for people to see: [`PuntHeader`], then the first [`SNAP`] octets as they came, then
     /// the first [`SNAP`] octets as they were sent.
     Seen = 2,
+    /// A flagged frame whose addresses and ports have no flow yet: [`PuntHeader`], then `captured` octets.
+    Asking = 3,
 }
 
 /// How many octets of a frame are kept for people to see.

@@ -1,7 +1,7 @@
 //! A slot: all that a switch knows of one flow, in one cache line.
 
 use crate::{NextHop, Rate, Resolution, Word};
-use flowlane_wire::{FlowAddress, Mac, PortId};
+use flowlane_wire::{FlowAddress, Mac, PortId, Restore};
 
 /// Lease ends are kept in ticks of 2^30 nanoseconds (1.07 s) of the monotonic clock: a shift instead of a division.
 pub const TICK_NANOS: u64 = 1 << 30;
@@ -23,7 +23,7 @@ pub const fn ticks(nanos: u64) -> u32 {
 pub struct Slot {
     /// Flow address (high 48 bits) and the port that its frames come in by; 0 is a free slot.
     key: Word,
-    /// The tick at which the lease ends (high 32 bits); the low ones are reserved.
+    /// The tick at which the lease ends (high 32 bits), and a [`Restore`] (low 32 bits).
     lease: Word,
     /// A [`Resolution`].
     next: Word,
@@ -56,6 +56,8 @@ pub struct Flow {
     pub backup: Option<NextHop>,
     /// How fast it may send.
     pub rate: Rate,
+    /// What is done to the DSCP of its packets.
+    pub restore: Restore,
     /// Frames forwarded.
     pub packets: u64,
     /// Octets forwarded.
@@ -114,6 +116,7 @@ impl Slot {
             next: self.next(),
             backup,
             rate: self.rate(),
+            restore: self.restore(),
             packets: self.packets.load(),
             bytes: self.bytes.load(),
         })
@@ -133,7 +136,18 @@ impl Slot {
 
     /// Prolongs or shortens the lease.
     pub fn set_expires(&self, tick: u32) {
-        self.lease.store(u64::from(tick) << 32);
+        self.lease.store(u64::from(tick) << 32 | u64::from(self.restore().to_word()));
+    }
+
+    /// What is done to the DSCP of the flow's packets before they are sent.
+    #[inline(always)]
+    pub fn restore(&self) -> Restore {
+        Restore::from_word(self.lease.load() as u32)
+    }
+
+    /// Changes what is done to the DSCP of the flow's packets.
+    pub fn set_restore(&self, restore: Restore) {
+        self.lease.store(u64::from(self.expires()) << 32 | u64::from(restore.to_word()));
     }
 
     /// Where frames go.

@@ -22,6 +22,10 @@ pub struct Outcome {
     pub egress: Option<PortId>,
     /// Its octets afterwards; nothing where the executor can not see them.
     pub frame: Option<Vec<u8>>,
+    /// The copies that were sent, in their order, with the port of each.
+    pub copies: Vec<(PortId, Vec<u8>)>,
+    /// Frames of which receivers of groups got no copy: group, place, frames.
+    pub missed: Vec<(usize, usize, u64)>,
     /// The flow table afterwards.
     pub slots: Vec<Option<Flow>>,
 }

@@ -14,6 +14,6 @@ mod vector;
 
 pub use executor::{Executor, Outcome, Report, run};
 pub use list::all;
-pub use memory::{Buffer, Memory, Userspace};
+pub use memory::{Buffer, Memory, Userspace, missed};
 pub use setup::{Flow, Lease, Meter, Port, Setup, block, flow_address};
 pub use vector::{Counted, Expect, Offload, Vector};

@@ -8,7 +8,7 @@ mod sizes;
 
 use crate::{Flow, Lease, Meter, Port, Setup, Vector, flow_address};
 use flowlane_tables::{NextHop, PENDING_LIMIT, PortFlags, Resolution};
-use flowlane_wire::{Mac, PortId};
+use flowlane_wire::{Mac, PortId, Restore};
 
 /// All vectors.
 pub fn all() -> Vec<Vector> {
@@ -98,12 +98,19 @@ fn routed_hop(port: u16) -> NextHop {
 }
 
 fn standard() -> Setup {
-    Setup { ports: ports(), flows: flows() }
+    Setup { ports: ports(), flows: flows(), ..Setup::default() }
 }
 
 fn ports() -> Vec<Port> {
     let up = PortFlags::UP;
-    let port = |id: u8, mtu, flags| Port { id: PortId(u16::from(id)), mac: Mac([2, 0, 0, 0, 0, id]), mtu, flags };
+    let port = |id: u8, mtu, flags| Port {
+        id: PortId(u16::from(id)),
+        mac: Mac([2, 0, 0, 0, 0, id]),
+        mtu,
+        flags,
+        flag: None,
+        asking: 0,
+    };
     vec![
         port(1, 1500, up),
         port(2, 1500, up),
@@ -123,6 +130,7 @@ fn flows() -> Vec<Flow> {
         next,
         backup: None,
         meter: Meter::Unlimited,
+        restore: Restore::Keep,
     };
     let goes = |slot, next| to(slot, Resolution::Resolved(next));
     vec![

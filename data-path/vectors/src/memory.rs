@@ -2,14 +2,17 @@
 
 use crate::{Executor, Outcome, Setup, Vector, block};
 use flowlane_pipeline::{Frame, Tables, Verdict};
-use flowlane_tables::{MAX_PORTS, PortEntry, Slot, ticks};
+use flowlane_tables::{Group, GroupIndex, MAX_PORTS, PortEntry, Slot, Tuple, ticks};
 use flowlane_wire::{Block, PortId, SlotIndex};
+use std::collections::HashMap;
 
 /// Tables in plain memory, with a clock that stands still.
 #[derive(Debug)]
 pub struct Memory {
     slots: Vec<Slot>,
     ports: Vec<PortEntry>,
+    groups: Vec<Group>,
+    tuples: HashMap<Tuple, u64>,
     nanos: u64,
 }
 
@@ -18,14 +21,26 @@ impl Memory {
     pub fn new(setup: &Setup, nanos: u64) -> Self {
         let slots = (0..block().slots()).map(|_| Slot::default()).collect();
         let ports = (0..MAX_PORTS).map(|_| PortEntry::default()).collect();
-        let memory = Self { slots, ports, nanos };
-        setup.install(&memory.slots, &memory.ports, |port| u32::from(port.0), nanos);
+        let groups = setup.groups.iter().map(|_| Group::default()).collect();
+        let tuples = setup.tuples.iter().copied().collect();
+        let memory = Self { slots, ports, groups, tuples, nanos };
+        setup.install(&memory.slots, &memory.ports, &memory.groups, |port| u32::from(port.0), nanos);
         memory
     }
 
     /// The flow table.
     pub fn slots(&self) -> &[Slot] {
         &self.slots
+    }
+
+    /// The ports, by number.
+    pub fn ports(&self) -> &[PortEntry] {
+        &self.ports
+    }
+
+    /// The groups.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
     }
 }
 
@@ -40,6 +55,14 @@ impl Tables for Memory {
 
     fn port(&self, port: PortId) -> Option<&PortEntry> {
         self.ports.get(usize::from(port.0))
+    }
+
+    fn group(&self, group: GroupIndex) -> Option<&Group> {
+        self.groups.get(group.0 as usize)
+    }
+
+    fn tuple(&self, tuple: &Tuple) -> Option<u64> {
+        self.tuples.get(tuple).copied()
     }
 
     fn tick(&self) -> u32 {
@@ -106,11 +129,29 @@ impl Executor for Userspace {
         const HOUR: u64 = 3_600_000_000_000;
         let (memory, mut frame) = (Memory::new(&vector.setup, HOUR), Buffer::of(vector));
         let verdict = flowlane_pipeline::run(&mut frame, vector.ingress, &memory, &mut ());
-        let egress = match verdict {
-            Verdict::Forward { port, .. } => Some(port),
-            _ => None,
-        };
+        let (mut end, mut egress, mut copies) = (verdict.end(), None, Vec::new());
+        match verdict {
+            Verdict::Forward { port, .. } => egress = Some(port),
+            Verdict::Replicate { slot, group } => {
+                let send = |frame: &mut Buffer, port| {
+                    copies.push((port, frame.octets.clone()));
+                    true
+                };
+                end = flowlane_pipeline::replicate(&mut frame, vector.ingress, slot, group, &memory, &mut (), send);
+            }
+            _ => {}
+        }
         let slots = memory.slots().iter().map(Slot::flow).collect();
-        Outcome { end: verdict.end(), egress, frame: Some(frame.octets), slots }
+        let missed = missed(memory.groups());
+        Outcome { end, egress, frame: Some(frame.octets), copies, missed, slots }
     }
+}
+
+/// How many frames each receiver of each group has missed, those that have: group, place, frames.
+pub fn missed(groups: &[Group]) -> Vec<(usize, usize, u64)> {
+    let of_group = |(number, group): (usize, &Group)| {
+        let missed = group.receivers().iter().map(|receiver| receiver.missed().load()).enumerate();
+        missed.filter(|(_, frames)| *frames > 0).map(|(place, frames)| (number, place, frames)).collect::<Vec<_>>()
+    };
+    groups.iter().enumerate().flat_map(of_group).collect()
 }

@@ -1,7 +1,7 @@
 //! The tables of a switch as plain data, and the one that the vectors share.
 
-use flowlane_tables::{NEVER, NextHop, PortEntry, PortFlags, Rate, Resolution, Slot};
-use flowlane_wire::{Block, FlowAddress, Mac, PortId, SlotIndex};
+use flowlane_tables::{Group, NEVER, NextHop, PortEntry, PortFlags, Rate, Resolution, Slot, Tuple};
+use flowlane_wire::{Block, Flag, FlowAddress, Mac, PortId, Restore, SlotIndex};
 
 /// The block of addresses that all vectors use: `a2:f1:00:00:00:00/16`, with 256 slots.
 ///
@@ -22,6 +22,10 @@ pub struct Setup {
     pub ports: Vec<Port>,
     /// The flows; all other slots are free.
     pub flows: Vec<Flow>,
+    /// The multicast groups, by number: the receiver in each place.
+    pub groups: Vec<Vec<Option<NextHop>>>,
+    /// The flow addresses of flagged packets, as numbers; [`flowlane_tables::PASS`] for those that get none.
+    pub tuples: Vec<(Tuple, u64)>,
 }
 
 /// A port.
@@ -35,6 +39,10 @@ pub struct Port {
     pub mtu: u32,
     /// Up, and whether it sends with its own source address.
     pub flags: PortFlags,
+    /// By what it knows the virtual-circuit flag.
+    pub flag: Option<Flag>,
+    /// How many flagged frames wait for a flow.
+    pub asking: u64,
 }
 
 /// A flow.
@@ -52,6 +60,8 @@ pub struct Flow {
     pub backup: Option<NextHop>,
     /// How fast it may send.
     pub meter: Meter,
+    /// What is done to the DSCP.
+    pub restore: Restore,
 }
 
 /// The end of a lease, so far from now that the moment of the test does not matter.
@@ -80,13 +90,32 @@ pub enum Meter {
 }
 
 impl Setup {
-    /// Writes the tables, all slots and ports of them. `device` tells the interface index of a port;
-    /// `nanos` is the monotonic clock.
-    pub fn install(&self, slots: &[Slot], ports: &[PortEntry], device: impl Fn(PortId) -> u32, nanos: u64) {
-        ports.iter().for_each(|port| port.set(0, 0, Mac::default(), PortFlags::default()));
+    /// Writes the tables, all slots, ports and groups of them. `device` tells the interface index of a port;
+    /// `nanos` is the monotonic clock. The tuples are left to the caller.
+    pub fn install(
+        &self,
+        slots: &[Slot],
+        ports: &[PortEntry],
+        groups: &[Group],
+        device: impl Fn(PortId) -> u32,
+        nanos: u64,
+    ) {
+        for port in ports {
+            port.set(0, 0, Mac::default(), PortFlags::default());
+            port.set_flag(None);
+            port.asking().store(0);
+        }
+        for (number, group) in groups.iter().enumerate() {
+            group.clear_all();
+            for (place, hop) in self.groups.get(number).into_iter().flatten().enumerate() {
+                hop.iter().for_each(|hop| group.put(place, *hop));
+            }
+        }
         for port in &self.ports {
             if let Some(entry) = ports.get(usize::from(port.id.0)) {
                 entry.set(device(port.id), port.mtu, port.mac, port.flags);
+                entry.set_flag(port.flag);
+                entry.asking().store(port.asking);
             }
         }
         slots.iter().for_each(Slot::remove);
@@ -102,6 +131,7 @@ impl Flow {
     fn install(&self, slot: &Slot, nanos: u64) {
         slot.install(self.address, self.port, self.lease.tick(), self.meter.rate(), self.next);
         slot.set_backup(self.backup);
+        slot.set_restore(self.restore);
         slot.full_at().store(self.meter.full_at(nanos));
     }
 }

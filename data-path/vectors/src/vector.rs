@@ -44,6 +44,10 @@ pub struct Expect {
     /// Its octets afterwards. A frame that is not sent is as it came, but for [`End::TtlExpired`] and
     /// [`End::TooBigRouted`].
     pub frame: Vec<u8>,
+    /// The copies that are sent, in their order, with the port of each. Where there are any, `frame` means nothing.
+    pub copies: Vec<(PortId, Vec<u8>)>,
+    /// Frames of which receivers of groups get no copy: group, place, frames.
+    pub missed: Vec<(usize, usize, u64)>,
     /// The flow that counts it. No other flow counts anything.
     pub counted: Option<Counted>,
     /// The slot whose queue it joins. No other queue changes.
@@ -64,7 +68,15 @@ pub struct Counted {
 impl Vector {
     /// A frame that comes in by port 1 of `setup`. Without further ado it must pass untouched.
     pub fn new(name: impl Into<String>, sentence: impl Into<String>, setup: &Setup, frame: Vec<u8>) -> Self {
-        let expect = Expect { end: End::Pass, egress: None, frame: frame.clone(), counted: None, joined: None };
+        let expect = Expect {
+            end: End::Pass,
+            egress: None,
+            frame: frame.clone(),
+            copies: Vec::new(),
+            missed: Vec::new(),
+            counted: None,
+            joined: None,
+        };
         Self {
             name: name.into(),
             sentence: sentence.into(),
@@ -148,6 +160,32 @@ impl Vector {
         self
     }
 
+    /// It must be sent as these copies, in this order, and be counted by the flow of `slot` as one frame.
+    #[must_use]
+    pub fn is_copied(mut self, slot: u8, copies: Vec<(u16, Vec<u8>)>) -> Self {
+        let tag = if self.offload.tag.is_some() { 4 } else { 0 };
+        let octets = self.frame.len() as u64 + tag;
+        self.expect.end = End::Replicate;
+        self.expect.copies = copies.into_iter().map(|(port, frame)| (PortId(port), frame)).collect();
+        self.expect.counted = Some(Counted { slot: SlotIndex(u32::from(slot)), frames: 1, octets });
+        self
+    }
+
+    /// So many receivers must miss it: group, place.
+    #[must_use]
+    pub fn is_missed_by(mut self, receivers: &[(usize, usize)]) -> Self {
+        self.expect.missed = receivers.iter().map(|(group, place)| (*group, *place, 1)).collect();
+        self
+    }
+
+    /// It must be left to Linux as `frame`, with the virtual-circuit flag.
+    #[must_use]
+    pub fn is_marked(mut self, frame: Vec<u8>) -> Self {
+        self.expect.end = End::Marked;
+        self.expect.frame = frame;
+        self
+    }
+
     /// Counted as so many frames and octets on the wire.
     #[must_use]
     pub fn counted_as(mut self, frames: u64, octets: u64) -> Self {
@@ -162,14 +200,21 @@ impl Vector {
     /// The differences.
     pub fn check(&self, outcome: &Outcome) -> Result<(), String> {
         let mut wrong = Vec::new();
-        let Expect { end, egress, frame, counted, joined } = &self.expect;
+        let Expect { end, egress, frame, copies, missed, counted, joined } = &self.expect;
         if outcome.end != *end {
             wrong.push(format!("ends as {}, not as {end}", outcome.end));
         }
         if outcome.egress != *egress {
             wrong.push(format!("leaves by {:?}, not by {egress:?}", outcome.egress));
         }
-        if let Some(octets) = outcome.frame.as_ref().filter(|octets| *octets != frame) {
+        if outcome.copies != *copies {
+            wrong.push(format!("is copied as\n    {:02x?}\n  and not\n    {copies:02x?}", outcome.copies));
+        }
+        if outcome.missed != *missed {
+            wrong.push(format!("is missed by {:?}, not by {missed:?}", outcome.missed));
+        }
+        let kept = !matches!(end, End::Replicate | End::NoReceiver);
+        if let Some(octets) = outcome.frame.as_ref().filter(|octets| kept && *octets != frame) {
             wrong.push(format!("is\n    {octets:02x?}\n  and not\n    {frame:02x?}"));
         }
         for flow in &self.setup.flows {

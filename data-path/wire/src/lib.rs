@@ -9,10 +9,12 @@
 extern crate std;
 
 mod block;
+mod flag;
 pub mod header;
 mod mac;
 
 pub use block::{Block, BlockError, FlowAddress, SlotIndex};
+pub use flag::{Flag, Restore};
 pub use mac::{Mac, ParseMacError};
 
 /// A port of a switch, by the switch's own number: 1 and up. 0 is no port at all.

@@ -8,7 +8,7 @@ use flowlane_vectors::{
     Flow, Lease, Meter, Port, Setup, block, flow_address,
     frames::{ethernet, ethertype, ipv4, ipv6, tcp, udp},
 };
-use flowlane_wire::{Mac, PortId};
+use flowlane_wire::{Mac, PortId, Restore};
 
 /// Ports of a generated switch: 1 to this.
 const PORTS: u16 = 7;
@@ -49,7 +49,7 @@ impl Generator {
     pub fn setup(&mut self) -> Setup {
         self.ports = (1..=PORTS).map(|id| self.port(PortId(id))).collect();
         self.flows = (0..48).map(|number| self.flow(number * 5)).collect();
-        Setup { ports: self.ports.clone(), flows: self.flows.clone() }
+        Setup { ports: self.ports.clone(), flows: self.flows.clone(), ..Setup::default() }
     }
 
     /// Now and then a change.
@@ -121,7 +121,7 @@ impl Generator {
             flags = flags.with(PortFlags::OWN_SOURCE);
         }
         let mtu = *self.random.choice(&[68, 576, 1_280, 1_500, 1_500, 1_500, 9_000]).expect("a choice");
-        Port { id, mac: Mac([2, 0, 0, 0, 1, id.0 as u8]), mtu, flags }
+        Port { id, mac: Mac([2, 0, 0, 0, 1, id.0 as u8]), mtu, flags, flag: None, asking: 0 }
     }
 
     fn flow(&mut self, slot: u8) -> Flow {
@@ -143,6 +143,7 @@ impl Generator {
                     Meter::Exhausted,
                 ])
                 .expect("a choice"),
+            restore: Restore::Keep,
         }
     }
 

@@ -116,7 +116,7 @@ impl Executor for Live {
     fn execute(&mut self, vector: &Vector) -> Outcome {
         let devices: Vec<u32> = self.ports.iter().map(|port| port.index).collect();
         let device = |port: PortId| devices[usize::from(port.0) - 1];
-        vector.setup.install(self.tables.slots(), self.tables.ports(), device, test_run::now());
+        vector.setup.install(self.tables.slots(), self.tables.ports(), self.tables.groups(), device, test_run::now());
         let tag = vector.offload.tag;
         let seen: Vec<usize> = self.ports.iter().map(|port| port.tap.frames().len()).collect();
         self.port(vector.ingress).injector.send(&on_the_wire(&vector.frame, tag)).expect("sent");
@@ -134,7 +134,7 @@ impl Executor for Live {
             without_tag(&frames[earlier].bytes, vector)
         });
         let slots = self.tables.slots().iter().map(Slot::flow).collect();
-        Outcome { end: *end, egress: *egress, frame, slots }
+        Outcome { end: *end, egress: *egress, frame, copies: Vec::new(), missed: Vec::new(), slots }
     }
 }
 

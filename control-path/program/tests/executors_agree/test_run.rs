@@ -169,6 +169,9 @@ pub fn record(punt: &Punt<'_>) -> Record {
         Punt::Waiting { slot, ingress, frame, tag, gso_size } => {
             Record::Waiting { slot: slot.0, ingress, frame: frame.to_vec(), tag, gso_size }
         }
+        Punt::Asking { ingress, frame, tag, gso_size } => {
+            Record::Waiting { slot: 0, ingress, frame: frame.to_vec(), tag, gso_size }
+        }
         Punt::Seen { ingress, egress, end, length, before, after, .. } => {
             Record::Seen { ingress, egress, end, length, before: before.to_vec(), after: after.to_vec() }
         }
@@ -182,7 +185,7 @@ impl Switch for InKernel {
 
     fn set_up(&mut self, setup: &Setup, nanos: u64) {
         let device = self.device;
-        setup.install(self.tables.slots(), self.tables.ports(), |_| device, nanos);
+        setup.install(self.tables.slots(), self.tables.ports(), self.tables.groups(), |_| device, nanos);
     }
 
     fn tables(&self) -> &Tables {
@@ -244,9 +247,11 @@ impl InUserspace {
         let verdict = flowlane_pipeline::run(&mut frame, ingress, &self.tables, &mut ());
         self.tables.count(ingress, verdict.end(), flowlane_pipeline::size(&mut frame).frames);
         let (action, egress) = match verdict {
-            Verdict::Pass | Verdict::ToLinux(_) => (Action::Pass, None),
+            Verdict::Pass | Verdict::Marked | Verdict::ToLinux(_) => (Action::Pass, None),
             Verdict::Forward { port, .. } => (Action::Redirect, Some(port)),
-            Verdict::Resolve { .. } | Verdict::Drop(_) => (Action::Drop, None),
+            Verdict::Resolve { .. } | Verdict::Ask | Verdict::Replicate { .. } | Verdict::Drop(_) => {
+                (Action::Drop, None)
+            }
         };
         let snap = |octets: &[u8]| octets[..octets.len().min(SNAP)].to_vec();
         let mut records = vec![Record::Seen {
@@ -272,7 +277,7 @@ impl Switch for InUserspace {
     }
 
     fn set_up(&mut self, setup: &Setup, nanos: u64) {
-        setup.install(self.tables.slots(), self.tables.ports(), |port| u32::from(port.0), nanos);
+        setup.install(self.tables.slots(), self.tables.ports(), self.tables.groups(), |port| u32::from(port.0), nanos);
     }
 
     fn tables(&self) -> &Tables {
@@ -315,5 +320,5 @@ fn outcome(observed: Observed, vector: &Vector, tables: &Tables) -> Outcome {
     let waits = matches!(records.get(1), Some(Record::Waiting { frame, .. }) if *frame == vector.frame);
     assert_eq!(waits, end == End::Resolve, "{}: {records:?}", vector.name);
     let slots = tables.slots().iter().map(Slot::flow).collect();
-    Outcome { end, egress: *egress, frame: Some(frame), slots }
+    Outcome { end, egress: *egress, frame: Some(frame), copies: Vec::new(), missed: Vec::new(), slots }
 }
