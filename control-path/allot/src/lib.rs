@@ -7,9 +7,11 @@
 mod allotter;
 mod free;
 mod policy;
+mod receivers;
 mod request;
 mod usage;
 
 pub use allotter::{Allotter, Counts, RestoreError};
 pub use policy::Policy;
+pub use receivers::{GROUPS_MAX, RECEIVERS_MAX, Receiver, Receivers, ReceiversError, Regroup};
 pub use request::{Change, ClientId, Field, FlowSpec, Lease, LeaseKey, LeaseState, Refusal, Request};
