@@ -73,6 +73,18 @@ pub enum ReceiversError {
     NoGroup,
 }
 
+impl ReceiversError {
+    /// The receiver that it is about.
+    pub fn receiver(&self) -> Option<Receiver> {
+        match self {
+            Self::Twice(receiver) | Self::NotThere(receiver) | Self::OwnFlow(receiver) | Self::NoHost(receiver) => {
+                Some(*receiver)
+            }
+            Self::TooMany(_) | Self::TooManyGroups | Self::NoGroup => None,
+        }
+    }
+}
+
 impl Receivers {
     /// These receivers, in the places from 0 on.
     ///
