@@ -1,8 +1,8 @@
 //! The words of the control path: what is asked, what is granted, what is refused.
 
-use crate::{Receivers, ReceiversError};
+use crate::{PathSoFar, Receivers, ReceiversError};
 use core::fmt;
-use flowlane_wire::{FlowAddress, Mac, PortId, SlotIndex};
+use flowlane_wire::{FlowAddress, Mac, PortId, Restore, SlotIndex};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -32,6 +32,12 @@ pub struct FlowSpec {
     /// nobody's.
     #[serde(default)]
     pub receivers: Option<Receivers>,
+    /// What the last switch before the receiver does to the DSCP of the flow's packets.
+    #[serde(default)]
+    pub restore: Restore,
+    /// Where the request has come by: other switches before this one, if any.
+    #[serde(default)]
+    pub path: PathSoFar,
 }
 
 /// Who asks. Two requests with the same client and IAID are about the same lease.
@@ -166,6 +172,13 @@ pub struct Change {
     pub before: Option<Lease>,
     /// The lease there now.
     pub after: Option<Lease>,
+}
+
+impl Change {
+    /// Whether it is about a group's lease. None changes a group into a flow to one host, or back.
+    pub fn is_of_group(&self) -> bool {
+        [&self.before, &self.after].into_iter().flatten().any(Lease::is_group)
+    }
 }
 
 impl Lease {
