@@ -1,7 +1,7 @@
 //! What the local interface asks of the running switch.
 
-use crate::api::{EntryView, FlowView, LeaseView, OpenFlow, Problem, Status, Trace, TraceRequest, Verification};
 use super::groups::GroupCommand;
+use crate::api::{EntryView, FlowView, LeaseView, OpenFlow, Problem, Status, Trace, TraceRequest, Verification};
 use flowlane_wire::Mac;
 use tokio::sync::oneshot;
 

@@ -5,7 +5,7 @@ use super::{
     flows::Flows,
     ports::{Port, Ports},
 };
-use crate::api::{groups::ReceiverEntryView, EntryView, FlowView, LeaseView, PortView, Problem};
+use crate::api::{EntryView, FlowView, LeaseView, PortView, Problem, groups::ReceiverEntryView};
 use flowlane_allot::{Field, Lease, ReceiversError, Refusal};
 use flowlane_program::Tables;
 use flowlane_tables::{End, GroupIndex, NEVER, Resolution};

@@ -94,8 +94,7 @@ pub(super) async fn remove_receiver(
     State(switch): State<Switch>,
     Path((address, receiver)): Path<(String, String)>,
 ) -> Answer<GroupView> {
-    let address: Mac = address
-        .parse()
-        .map_err(|error| Failure::new("invalid", format!("{address:?} is no address: {error}")))?;
+    let address: Mac =
+        address.parse().map_err(|error| Failure::new("invalid", format!("{address:?} is no address: {error}")))?;
     switch.ask(|reply| Command::Group(GroupCommand::Remove(address, receiver, reply))).await
 }

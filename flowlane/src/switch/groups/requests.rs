@@ -112,7 +112,8 @@ impl Switch {
 
     fn all_groups(&self) -> Vec<GroupView> {
         let now = boot_ms();
-        let mut groups: Vec<GroupView> = self.groups.of_slot.keys().filter_map(|slot| self.group_at(*slot, now)).collect();
+        let mut groups: Vec<GroupView> =
+            self.groups.of_slot.keys().filter_map(|slot| self.group_at(*slot, now)).collect();
         groups.sort_by_key(|group| group.slot);
         groups
     }
@@ -154,12 +155,15 @@ fn receiver_of(text: &str, ports: &Ports) -> Result<Receiver, Problem> {
         let mac: Mac = mac.parse().map_err(|error| invalid(format!("receiver {text:?}: {error}")))?;
         let (port, _) = ports.named(interface).ok_or_else(|| no_such_port(interface, ports))?;
         if ports.iter().any(|(_, port)| port.link.as_ref().is_some_and(|link| link.mac == mac)) {
-            return Err(invalid(format!("receiver {text:?} is an interface of this switch: a group can not contain itself")));
+            return Err(invalid(format!(
+                "receiver {text:?} is an interface of this switch: a group can not contain itself"
+            )));
         }
         return Ok(Receiver::Host(mac, port));
     }
     let address: IpAddr = text.parse().map_err(|_| {
-        let example = "an IP address such as 10.2.0.2, or an Ethernet address with a port such as 02:00:00:00:00:05@eth1";
+        let example =
+            "an IP address such as 10.2.0.2, or an Ethernet address with a port such as 02:00:00:00:00:05@eth1";
         invalid(format!("{text:?} is no receiver: name {example}"))
     })?;
     if own_addresses().contains(&address) {
