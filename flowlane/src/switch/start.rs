@@ -1,6 +1,6 @@
 //! From a configuration to a running switch, without disturbing what a predecessor has left in the kernel.
 
-use super::{Sources, Switch, boot_ms, error::StartError, flows::Flows, leases::Leases, ports::Ports};
+use super::{Sources, Switch, boot_ms, error::StartError, flagged::Flagged, flows::Flows, leases::Leases, ports::Ports};
 use super::{
     command::Command,
     show::Show,
@@ -74,6 +74,7 @@ pub async fn start(config: Config) -> Result<(Switch, Sources, mpsc::Sender<Comm
     let to_linux = ToLinux::new(&config.name);
     let slow_path = SlowPath::new(Arc::clone(&tables), to_linux.clone(), config.capture.is_some());
     let flows = Flows::new(Arc::clone(&tables), destinations, slow_path);
+    let flagged = Flagged::new(Arc::clone(&tables));
     let ports = Ports::new(Arc::clone(&config), Arc::clone(&tables), kernel, to_linux, workers_in, inputs_in);
     let (resolver, events) = Resolver::start(Vec::new())?;
     let server = Server::new(server_uuid(&config.state_directory)?, config.block);
@@ -86,6 +87,7 @@ pub async fn start(config: Config) -> Result<(Switch, Sources, mpsc::Sender<Comm
         ports,
         leases,
         flows,
+        flagged,
         server,
         resolver,
         show,
@@ -234,6 +236,8 @@ async fn take_over(switch: &mut Switch) -> Result<(), StartError> {
     switch.resolver.set_static_routes(switch.ports.static_routes());
     let leases: Vec<Lease> = switch.leases.allotter().leases().cloned().collect();
     let (kept, installed, removed) = switch.flows.adopt(leases.iter(), boot_ms(), &switch.resolver, &switch.ports);
+    switch.forget_asking();
+    switch.adopt_tuples();
     attach_ports(switch, links)?;
     switch.ports.forget_others();
     for (_, port) in switch.ports.iter().filter(|(_, port)| port.link.is_none()) {
