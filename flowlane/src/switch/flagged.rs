@@ -20,7 +20,6 @@ use super::{
 use crate::config::{FlagRole, FlaggedPolicy};
 use flowlane_allot::{Change, ClientId, FlowSpec, Lease, LeaseKey, Request};
 use flowlane_dhcp6::Operation;
-use flowlane_pipeline::withdraw;
 use flowlane_ports::af_packet::Offload;
 use flowlane_program::{Punt, Tables};
 use flowlane_resolve::{Query, Reason, Resolution as Answer};
@@ -272,7 +271,7 @@ impl Switch {
         let asking = Asking { host: frame.source(), query, frames: vec![frame] };
         self.flagged.asking.insert(tuple, asking);
         self.flagged.count(&tuple, &mut self.ports, |at| at.asking += 1);
-        self.resolver.watch(query);
+        self.hops.watch_route(query);
         if leads_to_one_host(query.destination) {
             self.flagged.routes.entry(query).or_default().push(tuple);
         } else {
@@ -345,30 +344,36 @@ impl Switch {
     /// Takes a tuple off those that ask. Its frames, oldest first.
     fn decided(&mut self, tuple: &Tuple) -> Vec<Asked> {
         let Some(asking) = self.flagged.asking.remove(tuple) else { return Vec::new() };
-        self.resolver.unwatch(asking.query);
+        self.hops.unwatch_route(asking.query);
         self.flagged.count(tuple, &mut self.ports, |at| at.asking = at.asking.saturating_sub(1));
         asking.frames
     }
 
     fn into_flow(&mut self, address: u64, frame: Asked) {
-        self.answered(frame.port());
+        self.handled(frame.port());
         let slot = self.tables.block().slot_of(address);
         self.waiting(frame.of_slot(slot));
     }
 
     fn pass(&mut self, frame: Asked) {
-        self.answered(frame.port());
+        self.handled(frame.port());
         self.flows.pass(frame.0);
     }
 
     fn refuse(&mut self, frame: Asked, end: End) {
-        self.answered(frame.port());
+        self.handled(frame.port());
         self.flows.drop(frame.0, end);
     }
 
     /// One frame fewer of the port asks.
-    fn answered(&self, port: PortId) {
-        self.tables.ports().get(usize::from(port.0)).inspect(|port| withdraw(port));
+    fn handled(&self, port: PortId) {
+        let Some(port) = self.tables.ports().get(usize::from(port.0)) else { return };
+        // Against frames that ask at the same time, until it is done: one that stays counted would count for ever.
+        while let asking @ 1.. = port.asking().load() {
+            if port.asking().swap(asking, asking - 1) {
+                return;
+            }
+        }
     }
 
     /// Takes what the kernel and the workers have queued so far. Whether the queues were seen empty.

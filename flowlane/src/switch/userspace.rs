@@ -216,6 +216,7 @@ fn carry_out(work: &Work, frame: &RxFrame<'_>, verdict: Verdict, segments: u64) 
             work.to_linux.deliver(frame.bytes);
             end
         }
+        Verdict::Replicate { .. } => End::NoReceiver,
         other => other.end(),
     };
     count(work, end, segments)
