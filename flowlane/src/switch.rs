@@ -35,7 +35,7 @@ use flowlane_ports::control::Datagram;
 use flowlane_program::{Punts, Tables};
 use flowlane_resolve::{Event, Events};
 use flowlane_wire::PortId;
-use flagged::{Asked, Flagged};
+use flagged::{Asked, Flagged, tuple_of};
 use flows::Flows;
 use hops::{Answer, Hops, Target};
 use leases::{Committed, Done, Failure, Leases, Task, Transaction};
@@ -212,6 +212,7 @@ impl Switch {
         let (changes, answers) = self.leases.committed(committed, now);
         self.flagged.ended(&changes, &mut self.ports);
         self.flows.apply(&changes, now, &mut self.hops, &self.ports);
+        self.flagged.begun(&changes, &mut self.ports);
         for (done, results) in answers {
             done(results, self, now);
         }
@@ -229,6 +230,10 @@ impl Switch {
                 return;
             }
         };
+        if transaction.operations().iter().any(|operation| tuple_of(operation.key()).is_some()) {
+            // The names of the flows of flagged packets are not for hosts.
+            return self.ports.get_mut(port).map_or((), |port| port.ignore("reserved-client"));
+        }
         let tasks = transaction.operations().iter().cloned().map(Task::Client).collect();
         let done: Done = Box::new(move |results, switch, now| {
             let _until_answered = permit;

@@ -144,6 +144,25 @@ impl Flagged {
         [look, pass, refuses].into_iter().flatten().min()
     }
 
+    /// Puts the tuples of new leases into the table: to be called when their slots are installed.
+    pub fn begun(&mut self, changes: &[Change], ports: &mut Ports) {
+        for lease in changes.iter().filter_map(|change| change.after.as_ref()).filter(|lease| lease.is_active()) {
+            let (Some(tuple), Some(address)) = (tuple_of(&lease.key), address_of(lease, &self.tables)) else { continue };
+            if self.tables.tuples().get(&tuple) == Some(address) {
+                continue;
+            }
+            match self.tables.tuples().set(tuple, address) {
+                Ok(()) => self.add(tuple, self.tables.block().slot_of(address), ports),
+                Err(error) => tracing::warn!("a flagged packet gets no flow: {error}"),
+            }
+        }
+    }
+
+    fn add(&mut self, tuple: Tuple, slot: SlotIndex, ports: &mut Ports) {
+        let known = self.flows.insert(tuple, FlaggedFlow { slot, packets: 0, since: Instant::now() }).is_some();
+        self.count(&tuple, ports, |at| at.flows += u32::from(!known));
+    }
+
     /// Takes the tuples of leases that have ended off the table: to be called before their slots are freed.
     pub fn ended(&mut self, changes: &[Change], ports: &mut Ports) {
         for change in changes {
@@ -303,32 +322,20 @@ impl Switch {
         self.leases.submit(Transaction { tasks: vec![Task::Client(Operation::Request(request))], done });
     }
 
-    /// The lease is durable and its slot installed, or it was refused.
+    /// The lease is durable, its slot installed and its tuple in the table; or it was refused.
     fn granted(&mut self, tuple: Tuple, result: Result<Lease, Failure>) {
         let frames = self.decided(&tuple);
-        let granted = result.and_then(|lease| {
-            let address = address_of(&lease, &self.tables).ok_or_else(|| Failure::Store("no address".into()))?;
-            let set = self.tables.tuples().set(tuple, address);
-            set.map(|()| address).map_err(|error| {
-                self.submit_quietly(vec![Task::Close(self.tables.block().slot_of(address))]);
-                Failure::Store(error.to_string())
-            })
-        });
-        match granted {
-            Ok(address) => {
-                let slot = self.tables.block().slot_of(address);
-                let flow = FlaggedFlow { slot, packets: 0, since: Instant::now() };
-                let known = self.flagged.flows.insert(tuple, flow).is_some();
-                self.flagged.count(&tuple, &mut self.ports, |at| at.flows += u32::from(!known));
-                frames.into_iter().for_each(|frame| self.into_flow(address, frame));
+        match (result, self.tables.tuples().get(&tuple)) {
+            (Ok(_), Some(address)) => return frames.into_iter().for_each(|frame| self.into_flow(address, frame)),
+            (Ok(lease), None) => {
+                let slot = address_of(&lease, &self.tables).map(|address| self.tables.block().slot_of(address));
+                self.submit_quietly(slot.map(Task::Close).into_iter().collect());
             }
-            Err(failure) => {
-                tracing::debug!(port = %tuple.port(), "a flagged packet gets no flow: {failure}");
-                let until = Instant::now() + REFUSE_FOR;
-                self.flagged.count(&tuple, &mut self.ports, |at| at.refuses = Some(until));
-                frames.into_iter().for_each(|frame| self.refuse(frame, End::FlagRefused));
-            }
+            (Err(failure), _) => tracing::debug!(port = %tuple.port(), "a flagged packet gets no flow: {failure}"),
         }
+        let until = Instant::now() + REFUSE_FOR;
+        self.flagged.count(&tuple, &mut self.ports, |at| at.refuses = Some(until));
+        frames.into_iter().for_each(|frame| self.refuse(frame, End::FlagRefused));
     }
 
     /// Leaves the packets of a tuple that asks to Linux, and those that follow for a while.

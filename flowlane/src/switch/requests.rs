@@ -136,6 +136,7 @@ impl Switch {
         }
         let leases = self.leases.allotter().leases();
         self.flows.adopt(leases, boot_ms(), &mut self.hops, &self.ports);
+        self.adopt_tuples();
         Verification { ok: verify::compare(self.leases.allotter(), &self.tables).ok, ..found }
     }
 
@@ -152,7 +153,7 @@ impl Switch {
             quarantined: counts.quarantined,
             adopted: self.adopted,
             store: self.config.state_directory.join("leases.redb").display().to_string(),
-            ports: self.ports.iter().map(|(number, port)| views::port(number, port, &self.tables)).collect(),
+            ports: self.ports.iter().map(|(number, port)| views::port(number, port, &self.tables, &self.flagged)).collect(),
             problems: self.problems(),
         }
     }
