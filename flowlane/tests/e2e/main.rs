@@ -10,6 +10,7 @@ mod capture;
 mod claims;
 mod daemon;
 mod faults;
+mod flags;
 mod first_packets;
 mod hosts_ask;
 mod lab;
