@@ -30,12 +30,12 @@ mod views;
 
 use crate::config::Config;
 use command::Command;
+use flagged::{Asked, Flagged, tuple_of};
 use flowlane_dhcp6::{Peer, Server};
 use flowlane_ports::control::Datagram;
 use flowlane_program::{Punts, Tables};
 use flowlane_resolve::{Event, Events};
 use flowlane_wire::PortId;
-use flagged::{Asked, Flagged, tuple_of};
 use flows::Flows;
 use hops::{Answer, Hops, Target};
 use leases::{Committed, Done, Failure, Leases, Task, Transaction};

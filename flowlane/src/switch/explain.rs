@@ -44,7 +44,8 @@ impl<'a> Copy<'a> {
         let flagged = tuple(&mut &mut *frame, ingress).and_then(|tuple| tables.tuple(&tuple));
         let addresses = [ethernet::DESTINATION, ethernet::SOURCE].into_iter();
         let macs = addresses.filter_map(|at| frame.get(at..)?.first_chunk().map(|octets| Mac(*octets).to_u64()));
-        let indices = macs.chain(flagged).filter(|mac| tables.block().contains(*mac)).map(|mac| tables.block().slot_of(mac));
+        let indices =
+            macs.chain(flagged).filter(|mac| tables.block().contains(*mac)).map(|mac| tables.block().slot_of(mac));
         let slots = indices.filter_map(|index| Some((index, tables.slot(index)?.clone()))).collect();
         Self { tables, slots, ingress: (ingress, copy_of_port(tables, ingress)) }
     }

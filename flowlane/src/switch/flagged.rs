@@ -147,7 +147,9 @@ impl Flagged {
     /// Puts the tuples of new leases into the table: to be called when their slots are installed.
     pub fn begun(&mut self, changes: &[Change], ports: &mut Ports) {
         for lease in changes.iter().filter_map(|change| change.after.as_ref()).filter(|lease| lease.is_active()) {
-            let (Some(tuple), Some(address)) = (tuple_of(&lease.key), address_of(lease, &self.tables)) else { continue };
+            let (Some(tuple), Some(address)) = (tuple_of(&lease.key), address_of(lease, &self.tables)) else {
+                continue;
+            };
             if self.tables.tuples().get(&tuple) == Some(address) {
                 continue;
             }
@@ -281,8 +283,8 @@ impl Switch {
             return self.refuse(frame, End::QueueFull);
         }
         let (at, port) = (self.flagged.at(tuple.port()), tuple.port());
-        let room = policy(&self.ports, port)
-            .is_some_and(|policy| at.refuses.is_none() && at.flows + at.asking < policy.limit);
+        let room =
+            policy(&self.ports, port).is_some_and(|policy| at.refuses.is_none() && at.flows + at.asking < policy.limit);
         if !room {
             return self.refuse(frame, End::FlagRefused);
         }

@@ -153,7 +153,11 @@ impl Switch {
             quarantined: counts.quarantined,
             adopted: self.adopted,
             store: self.config.state_directory.join("leases.redb").display().to_string(),
-            ports: self.ports.iter().map(|(number, port)| views::port(number, port, &self.tables, &self.flagged)).collect(),
+            ports: self
+                .ports
+                .iter()
+                .map(|(number, port)| views::port(number, port, &self.tables, &self.flagged))
+                .collect(),
             problems: self.problems(),
         }
     }

@@ -47,8 +47,7 @@ impl Waiting {
 
     /// Whether it belongs to the flow of this address: by one of its fields, or flagged, by its tuple.
     pub fn is_of(&mut self, address: Mac, tables: &Tables) -> bool {
-        self.carries(address)
-            || self.tuple().is_some_and(|tuple| tables.tuples().get(&tuple) == Some(address.to_u64()))
+        self.carries(address) || self.tuple().is_some_and(|tuple| tables.tuples().get(&tuple) == Some(address.to_u64()))
     }
 
     /// Whose packet it is, where its headers make sense.

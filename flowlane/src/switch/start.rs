@@ -1,7 +1,8 @@
 //! From a configuration to a running switch, without disturbing what a predecessor has left in the kernel.
 
 use super::{
-    Sources, Switch, boot_ms, error::StartError, flagged::Flagged, flows::Flows, hops::Hops, leases::Leases, ports::Ports,
+    Sources, Switch, boot_ms, error::StartError, flagged::Flagged, flows::Flows, hops::Hops, leases::Leases,
+    ports::Ports,
 };
 use super::{
     command::Command,

@@ -193,7 +193,13 @@ fn batch(work: &Work, frames: &mut [RxFrame<'_>], senders: &mut Senders) {
 fn carry_out(work: &Work, frame: &RxFrame<'_>, verdict: Verdict, segments: u64) -> End {
     let end = match verdict {
         Verdict::Resolve { slot } => {
-            let waiting = Waiting { slot, ingress: work.port, bytes: frame.bytes.to_vec(), offload: frame.offload, counted: true };
+            let waiting = Waiting {
+                slot,
+                ingress: work.port,
+                bytes: frame.bytes.to_vec(),
+                offload: frame.offload,
+                counted: true,
+            };
             match work.queue.try_send(FromWorker::Waiting(waiting)) {
                 Ok(()) => End::Resolve,
                 Err(_) => {

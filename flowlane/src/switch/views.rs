@@ -116,12 +116,7 @@ pub fn port(number: PortId, port: &Port, tables: &Tables, flagged: &Flagged) -> 
 fn flagged_of(number: PortId, port: &Port, flagged: &Flagged) -> Option<FlaggedView> {
     let config = port.config.flag.filter(|flag| flag.role == FlagRole::Read)?;
     let at = flagged.at(number);
-    Some(FlaggedView {
-        flows: at.flows,
-        limit: config.policy.limit,
-        asking: at.asking,
-        left_to_linux: at.passes,
-    })
+    Some(FlaggedView { flows: at.flows, limit: config.policy.limit, asking: at.asking, left_to_linux: at.passes })
 }
 
 /// Why something was not done.

@@ -75,7 +75,8 @@ fn a_flagged_packet_is_sent_by_a_flow_of_its_own(executor: &str) {
     let switch = lab.switch_with(&reading(executor));
     let router = lab.a.port().mac().expect("a port");
     let injector = Injector::open(lab.a.link()).expect("root");
-    for (number, frame) in [udp(router, mac_of(1), b"flagged"), udp6(router, mac_of(1), b"flagged")].iter().enumerate() {
+    for (number, frame) in [udp(router, mac_of(1), b"flagged"), udp6(router, mac_of(1), b"flagged")].iter().enumerate()
+    {
         let flagged = with_dscp(frame, 0b00_0011);
         let arrived = tap(lab.b.link(), b"flagged");
         injector.send(&flagged).expect("sent");
@@ -143,7 +144,11 @@ fn hosts_that_set_the_flag_talk_by_udp_tcp_and_icmp(executor: &str) {
         names
     };
     assert_eq!(protocols("pa"), ["icmp", "icmpv6", "tcp", "tcp", "udp", "udp"]);
-    assert_eq!(protocols("pb"), ["tcp", "tcp", "udp", "udp"], "echo replies have the flag taken off, as the requests had");
+    assert_eq!(
+        protocols("pb"),
+        ["tcp", "tcp", "udp", "udp"],
+        "echo replies have the flag taken off, as the requests had"
+    );
     switch.api.verify();
 }
 
@@ -178,7 +183,8 @@ fn tcp_both_ways(from: &Netns, to: &Netns, address: IpAddr, octets: usize) {
     });
     let sent: Vec<u8> = (0..octets).map(|number| (number % 251) as u8).collect();
     // The flag is set on a socket that is connected: the first packets of the connection go without it.
-    let mut stream = from.run(|| TcpStream::connect_timeout(&server_address, SOON)).expect("a namespace").expect("a server");
+    let mut stream =
+        from.run(|| TcpStream::connect_timeout(&server_address, SOON)).expect("a namespace").expect("a server");
     set_class(&stream, address, FLAGGED);
     stream.set_read_timeout(Some(SOON)).expect("a timeout");
     let mut returned = Vec::new();
@@ -241,8 +247,8 @@ fn what_makes_no_sense_is_counted(executor: &str) {
     let mut short_header = whole.clone();
     short_header[14] = 0x44;
     let mut extension = whole6.clone();
-    // A destination options header that reaches behind the end.
-    (extension[20], extension[55]) = (60, 200);
+    // A destination options header that reaches behind the end, where UDP's is said to stand.
+    (extension[20], extension[54], extension[55]) = (60, 17, 200);
     // Cut within the IP header, and within the ports.
     let senseless = [&whole[..30], &whole[..36], &whole6[..50], &whole6[..56], &short_header, &extension];
     let injector = Injector::open(lab.a.link()).expect("root");
