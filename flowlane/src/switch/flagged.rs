@@ -205,7 +205,7 @@ impl Switch {
         let Some(tuple) = frame.0.tuple() else { return self.refuse(frame, End::FlagMalformed) };
         match self.tables.tuples().get(&tuple) {
             Some(PASS) => self.pass(frame),
-            Some(address) => self.into_flow(address, frame),
+            Some(address) => self.join_flow(address, frame),
             None => self.collect(tuple, frame),
         }
     }
@@ -328,7 +328,7 @@ impl Switch {
     fn granted(&mut self, tuple: Tuple, result: Result<Lease, Failure>) {
         let frames = self.decided(&tuple);
         match (result, self.tables.tuples().get(&tuple)) {
-            (Ok(_), Some(address)) => return frames.into_iter().for_each(|frame| self.into_flow(address, frame)),
+            (Ok(_), Some(address)) => return frames.into_iter().for_each(|frame| self.join_flow(address, frame)),
             (Ok(lease), None) => {
                 let slot = address_of(&lease, &self.tables).map(|address| self.tables.block().slot_of(address));
                 self.submit_quietly(slot.map(Task::Close).into_iter().collect());
@@ -358,7 +358,7 @@ impl Switch {
         asking.frames
     }
 
-    fn into_flow(&mut self, address: u64, frame: Asked) {
+    fn join_flow(&mut self, address: u64, frame: Asked) {
         self.handled(frame.port());
         let slot = self.tables.block().slot_of(address);
         self.waiting(frame.of_slot(slot));

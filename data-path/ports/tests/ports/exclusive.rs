@@ -142,7 +142,7 @@ fn rings_senders_and_the_filter_work_in_a_user_namespace() {
 fn packets(destination: [u8; 6], dscp: u8) -> Vec<Vec<u8>> {
     let mut v4 = [0x45, dscp << 2 | 1, 0, 46, 0, 0, 0, 0, 64, 253, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
     let sum: u32 = v4.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
-    v4[10..12].copy_from_slice(&(!((sum >> 16) + sum & 0xffff) as u16).to_be_bytes());
+    v4[10..12].copy_from_slice(&(!(((sum >> 16) + sum) & 0xffff) as u16).to_be_bytes());
     let mut v6 = [0; 40];
     v6[..8].copy_from_slice(&[0x60 | dscp >> 2, dscp << 6 | 0x2a, 0, 0, 0, 6, 59, 64]);
     (v6[8], v6[23], v6[24], v6[39]) = (0xfd, 1, 0xfd, 2);
