@@ -2,7 +2,7 @@
 
 mod flag;
 
-pub use flag::{FlagConfig, FlagRole, FlaggedPolicy};
+pub use flag::{FlagConfig, FlagRole, FlaggedPolicy, flag_dscp};
 
 use flag::FlaggedFile;
 use flowlane_allot::Policy;
