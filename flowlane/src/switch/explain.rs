@@ -1,8 +1,8 @@
 //! What would happen to a frame: the pipeline itself, on copies of the slots that it would touch.
 
 use super::ports::Ports;
-use crate::api::{Problem, Trace, TraceRequest, TraceStep, TupleView};
-use flowlane_pipeline::{Place, Step, Tables as _, Verdict, run, tuple};
+use crate::api::{Problem, Trace, TraceCopy, TraceRequest, TraceStep, TupleView};
+use flowlane_pipeline::{Place, Step, Tables as _, Verdict, replicate, run, tuple};
 use flowlane_program::Tables;
 use flowlane_tables::{Group, GroupIndex, PASS, PortEntry, Resolution, Slot, Tuple};
 use flowlane_wire::{Block, Mac, PortId, SlotIndex, header::ethernet};
@@ -19,23 +19,38 @@ pub fn explain(request: &TraceRequest, tables: &Tables, ports: &Ports) -> Result
     let copy = Copy::of(&mut frame, ingress, tables);
     let mut steps = Vec::new();
     let verdict = run(&mut &mut frame[..], ingress, &copy, &mut |step| steps.push(sentence(step, ports)));
+    let (end, copies) = match verdict {
+        Verdict::Replicate { slot, group } => {
+            let mut copies = Vec::new();
+            let copied = &mut |step| steps.push(sentence(step, ports));
+            let end = replicate(&mut &mut frame[..], ingress, slot, group, &copy, copied, |frame, port| {
+                copies.push(TraceCopy { egress: ports.interface(port), sent: hex(frame) });
+                true
+            });
+            (end, copies)
+        }
+        verdict => (verdict.end(), Vec::new()),
+    };
     let egress = match verdict {
         Verdict::Forward { port, .. } => Some(ports.interface(port)),
         _ => None,
     };
     Ok(Trace {
         steps,
-        verdict: verdict.end().name().into(),
-        sentence: verdict.end().sentence().into(),
+        verdict: end.name().into(),
+        sentence: end.sentence().into(),
         sent: egress.is_some().then(|| hex(&frame)),
         egress,
+        copies,
     })
 }
 
-/// The table with copies of what a frame touches: the slots that its addresses or its tuple point to, and its port.
+/// The table with copies of what a frame touches: the slots that its addresses or its tuple point to, their groups, and its
+/// port.
 struct Copy<'a> {
     tables: &'a Tables,
     slots: HashMap<SlotIndex, Slot>,
+    groups: HashMap<GroupIndex, Group>,
     ingress: (PortId, PortEntry),
 }
 
@@ -46,8 +61,14 @@ impl<'a> Copy<'a> {
         let macs = addresses.filter_map(|at| frame.get(at..)?.first_chunk().map(|octets| Mac(*octets).to_u64()));
         let indices =
             macs.chain(flagged).filter(|mac| tables.block().contains(*mac)).map(|mac| tables.block().slot_of(mac));
-        let slots = indices.filter_map(|index| Some((index, tables.slot(index)?.clone()))).collect();
-        Self { tables, slots, ingress: (ingress, copy_of_port(tables, ingress)) }
+        let slots: HashMap<SlotIndex, Slot> =
+            indices.filter_map(|index| Some((index, tables.slot(index)?.clone()))).collect();
+        let groups = slots.values().filter_map(|slot| match slot.next() {
+            Resolution::Group(index) => Some((index, copy_of(tables.group(index)?))),
+            _ => None,
+        });
+        let groups = groups.collect();
+        Self { tables, slots, groups, ingress: (ingress, copy_of_port(tables, ingress)) }
     }
 }
 
@@ -65,7 +86,7 @@ impl flowlane_pipeline::Tables for Copy<'_> {
     }
 
     fn group(&self, group: GroupIndex) -> Option<&Group> {
-        self.tables.group(group)
+        self.groups.get(&group)
     }
 
     fn tuple(&self, tuple: &Tuple) -> Option<u64> {
@@ -79,6 +100,15 @@ impl flowlane_pipeline::Tables for Copy<'_> {
     fn nanos(&self) -> u64 {
         self.tables.nanos()
     }
+}
+
+/// A group with the same receivers, and counters of its own.
+fn copy_of(group: &Group) -> Group {
+    let copy = Group::default();
+    for (place, receiver) in group.receivers().iter().enumerate() {
+        receiver.hop().into_iter().for_each(|hop| copy.put(place, hop));
+    }
+    copy
 }
 
 /// A port as it is now: a frame that asks for a flow is counted there.

@@ -12,6 +12,7 @@ mod daemon;
 mod faults;
 mod first_packets;
 mod flags;
+mod groups;
 mod hosts_ask;
 mod lab;
 mod many;
