@@ -1,7 +1,7 @@
 //! An interface for each port, and what is sent by them.
 
 use crate::Error;
-use flowlane_lab::{Netns, dummy};
+use flowlane_lab::{End, Netns, veth};
 use flowlane_wire::PortId;
 use nix::{
     errno::Errno,
@@ -20,7 +20,7 @@ const MTU: u32 = 65_000;
 /// Octets of sent frames that may wait to be taken.
 const BACKLOG: usize = 16 << 20;
 
-/// A network namespace of its own, with an interface for each port that takes every frame and leads nowhere.
+/// A network namespace of its own, with an interface for each port that takes every frame and leads to nobody.
 ///
 /// The copies that tc sends leave by them even in a test run; here they are seen, in their order over all ports.
 #[derive(Debug)]
@@ -35,16 +35,8 @@ impl Interfaces {
     /// # Errors
     /// [`Error`] without root.
     pub fn with<T: Send>(work: impl FnOnce(&Arc<Self>) -> T + Send) -> Result<T, Error> {
-        let netns = Netns::new("agree")?;
-        for key in ["net/ipv6/conf/all/disable_ipv6", "net/ipv6/conf/default/disable_ipv6"] {
-            netns.sysctl(key, "1")?;
-        }
-        let mut indexes = Vec::new();
-        for port in 1..PORTS {
-            let link = dummy(&netns, &format!("d{port}"))?;
-            link.set_mtu(MTU)?;
-            indexes.push(link.index()?);
-        }
+        let (netns, nobody) = (quiet("switch")?, quiet("nobody")?);
+        let indexes = (1..PORTS).map(|port| cable(&netns, &nobody, port)).collect::<Result<_, _>>()?;
         netns.run(|| {
             let socket = watch().map_err(|errno| Error::Watch(errno.into()))?;
             Ok(work(&Arc::new(Self { indexes, socket })))
@@ -80,6 +72,27 @@ impl Interfaces {
             }
         }
     }
+}
+
+/// A namespace whose interfaces say nothing of their own accord.
+pub(crate) fn quiet(label: &str) -> Result<Netns, Error> {
+    let netns = Netns::new(label)?;
+    for key in ["net/ipv6/conf/all/disable_ipv6", "net/ipv6/conf/default/disable_ipv6"] {
+        netns.sysctl(key, "1")?;
+    }
+    Ok(netns)
+}
+
+/// The index of a new interface at the switch, whose cable ends where nobody is.
+fn cable(switch: &Netns, nobody: &Netns, port: u16) -> Result<u32, Error> {
+    let (near, far) = (format!("d{port}"), format!("n{port}"));
+    let end = |netns, name| End { netns, name, mac: None };
+    let (near, far) = veth(end(switch, &near), end(nobody, &far))?;
+    for link in [&near, &far] {
+        link.set_mtu(MTU)?;
+        link.up()?;
+    }
+    Ok(near.index()?)
 }
 
 /// A packet socket for all interfaces of this thread's namespace.

@@ -3,6 +3,7 @@
 use crate::{
     Error,
     in_kernel::record,
+    interfaces::quiet,
     observe::{Record, asking, now, set_up},
 };
 use flowlane_lab::{Direction, End as CableEnd, Injector, Link, Netns, Offload, Tap, veth};
@@ -100,15 +101,6 @@ impl Drop for Live {
     }
 }
 
-/// A namespace whose interfaces say nothing of their own accord.
-fn quiet(label: &str) -> Result<Netns, Error> {
-    let netns = Netns::new(label)?;
-    for key in ["net/ipv6/conf/all/disable_ipv6", "net/ipv6/conf/default/disable_ipv6"] {
-        netns.sysctl(key, "1")?;
-    }
-    Ok(netns)
-}
-
 fn cable(switch: &Netns, hosts: &Netns, id: u16) -> Result<Port, Error> {
     let (port, host) = (format!("p{id}"), format!("h{id}"));
     let end = |netns, name| CableEnd { netns, name, mac: None };
@@ -146,10 +138,10 @@ impl Executor for Live {
     fn execute(&mut self, vector: &Vector) -> Result<Outcome, String> {
         let device = |port| self.port(port).map_or(0, |port| port.index);
         set_up(&self.tables, &vector.setup, device, now())?;
-        let (before, frame) = (self.came_out(), on_the_wire(&vector.frame, vector.offload.tag));
+        let (earlier, frame) = (self.came_out(), on_the_wire(&vector.frame, vector.offload.tag));
         self.port(vector.ingress)?.injector.send(&frame).map_err(|error| error.to_string())?;
         let records = self.shown();
-        let Some(Record::Seen { egress, end, ingress, length, after, .. }) =
+        let Some(Record::Seen { egress, end, ingress, length, before, after }) =
             records.iter().find(|record| matches!(record, Record::Seen { .. }))
         else {
             return Err("did not come in".to_owned());
@@ -158,13 +150,14 @@ impl Executor for Live {
             return Err(format!("came in by port {ingress}"));
         }
         let expected = vector.expect.copies.iter().map(|(port, _)| *port);
-        let sent = self.sent_since(&before, &expected.chain(*egress).collect::<Vec<_>>())?;
+        let sent = self.sent_since(&earlier, &expected.chain(*egress).collect::<Vec<_>>())?;
         let sent = sent.into_iter().map(|(port, frame)| Ok((port, without_tag(&frame, vector)?)));
         let mut copies = sent.collect::<Result<Vec<_>, String>>()?;
         let frame = match egress {
             // The one that is no copy is expected to be the only one.
             Some(_) => copies.pop().map(|(_, frame)| frame),
-            None => (*length as usize <= SNAP).then(|| after.clone()),
+            // Linux takes a tag out of the octets before tc sees them.
+            None => (*length as usize <= SNAP && *before == vector.frame).then(|| after.clone()),
         };
         Ok(Outcome {
             end: *end,

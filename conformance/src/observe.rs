@@ -197,12 +197,7 @@ pub fn is_cut_ip(frame: &[u8]) -> bool {
 }
 
 /// Writes the tables of a set-up, the tuples included.
-pub(crate) fn set_up(
-    tables: &Tables,
-    setup: &Setup,
-    device: impl Fn(PortId) -> u32,
-    nanos: u64,
-) -> Result<(), String> {
+pub(crate) fn set_up(tables: &Tables, setup: &Setup, device: impl Fn(PortId) -> u32, nanos: u64) -> Result<(), String> {
     setup.install(tables.slots(), tables.ports(), tables.groups(), device, nanos);
     let former = tables.tuples().all().into_iter();
     let removed = former.map(|(tuple, _)| tables.tuples().remove(&tuple));

