@@ -1,6 +1,7 @@
 //! What the switch and its local tools say to each other, as JSON over HTTP on a UNIX socket.
 
 pub mod client;
+pub mod groups;
 
 use crate::config::Executor;
 use flowlane_allot::Field;
@@ -84,7 +85,7 @@ pub struct FlowView {
     /// Where its packets go: what was asked for, or what its first packet said.
     #[schema(value_type = Option<String>)]
     pub destination: Option<IpAddr>,
-    /// `pending`, `resolved` or `unreachable`.
+    /// `pending`, `resolved`, `unreachable`, or `group` for one with receivers: see `/v1/groups`.
     pub state: String,
     /// Why it is unreachable.
     pub reason: Option<String>,
@@ -175,7 +176,7 @@ pub struct EntryView {
     pub port: u16,
     /// The tick of the data path's clock at which its lease ends; nothing for one that does not.
     pub expires: Option<u32>,
-    /// `pending`, `resolved` or `unreachable`.
+    /// `pending`, `resolved`, `unreachable` or `group`.
     pub state: String,
     /// The next host's address.
     pub next: Option<String>,
@@ -183,6 +184,10 @@ pub struct EntryView {
     pub egress: Option<u16>,
     /// Whether the hop is routed.
     pub routed: bool,
+    /// Its group of receivers.
+    pub group: Option<u32>,
+    /// The group's receivers that have a next hop, by place.
+    pub receivers: Vec<groups::ReceiverEntryView>,
     /// The backup's address and port.
     pub backup: Option<(String, u16)>,
     /// Frames forwarded.
@@ -225,6 +230,17 @@ pub struct Trace {
     pub egress: Option<String>,
     /// The frame as it would leave, in hexadecimal.
     pub sent: Option<String>,
+    /// The copies that would leave for the receivers of its group, in the order in which they would be sent.
+    pub copies: Vec<TraceCopy>,
+}
+
+/// A copy of a frame that would leave.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TraceCopy {
+    /// The interface of the port.
+    pub egress: String,
+    /// Its octets in hexadecimal.
+    pub sent: String,
 }
 
 /// One step of a trace.
@@ -239,8 +255,8 @@ pub struct TraceStep {
 /// Why something was not done.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// A word for programs: `full`, `quota`, `conflict`, `denied`, `no-such-flow`, `no-such-port`, `invalid`, `store`,
-    /// `stopping`.
+    /// A word for programs: `full`, `quota`, `conflict`, `denied`, `no-such-flow`, `no-such-group`, `no-such-receiver`,
+    /// `no-such-port`, `invalid`, `store`, `stopping`.
     pub code: String,
     /// A sentence for people.
     pub message: String,

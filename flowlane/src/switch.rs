@@ -16,6 +16,7 @@ pub mod error;
 mod explain;
 mod flows;
 mod frame;
+mod groups;
 mod hops;
 mod leases;
 mod ports;
@@ -35,6 +36,7 @@ use flowlane_program::{Punts, Tables};
 use flowlane_resolve::{Event, Events};
 use flowlane_wire::PortId;
 use flows::Flows;
+use groups::Groups;
 use hops::{Answer, Hops, Target};
 use leases::{Committed, Done, Failure, Leases, Task, Transaction};
 use miette::{IntoDiagnostic, Report, miette};
@@ -69,6 +71,7 @@ struct Switch {
     ports: Ports,
     leases: Leases,
     flows: Flows,
+    groups: Groups,
     server: Server,
     hops: Hops,
     show: Option<Show>,
@@ -201,7 +204,13 @@ impl Switch {
     fn committed(&mut self, committed: Committed) {
         let now = boot_ms();
         let (changes, answers) = self.leases.committed(committed, now);
-        self.flows.apply(&changes, now, &mut self.hops, &self.ports);
+        for change in &changes {
+            if change.is_of_group() {
+                self.groups.apply(change, now, &mut self.hops, &self.ports);
+            } else {
+                self.flows.apply(std::slice::from_ref(change), now, &mut self.hops, &self.ports);
+            }
+        }
         for (done, results) in answers {
             done(results, self, now);
         }
@@ -262,7 +271,7 @@ impl Switch {
     fn answered(&mut self, target: Target, answer: Answer) {
         match target {
             Target::Flow(slot) => self.flows.answered(slot, answer),
-            Target::Receiver(group, place) => tracing::error!(?group, place, "a next hop that nobody has asked for"),
+            Target::Receiver(group, place) => self.groups.answered(group, place, answer),
         }
     }
 

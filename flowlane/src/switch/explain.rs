@@ -1,8 +1,8 @@
 //! What would happen to a frame: the pipeline itself, on copies of the slots that it would touch.
 
 use super::ports::Ports;
-use crate::api::{Problem, Trace, TraceRequest, TraceStep};
-use flowlane_pipeline::{Place, Step, Tables as _, Verdict, run, withdraw};
+use crate::api::{Problem, Trace, TraceCopy, TraceRequest, TraceStep};
+use flowlane_pipeline::{Place, Step, Tables as _, Verdict, replicate, run, withdraw};
 use flowlane_program::Tables;
 use flowlane_tables::{Group, GroupIndex, PASS, PortEntry, Resolution, Slot, Tuple};
 use flowlane_wire::{Block, Mac, PortId, SlotIndex, header::ethernet};
@@ -23,23 +23,37 @@ pub fn explain(request: &TraceRequest, tables: &Tables, ports: &Ports) -> Result
         // Nobody will find a flow for it, so it must not count among those that ask.
         withdraw(port);
     }
+    let (end, copies) = match verdict {
+        Verdict::Replicate { slot, group } => {
+            let mut copies = Vec::new();
+            let copied = &mut |step| steps.push(sentence(step, ports));
+            let end = replicate(&mut &mut frame[..], ingress, slot, group, &copy, copied, |frame, port| {
+                copies.push(TraceCopy { egress: ports.interface(port), sent: hex(frame) });
+                true
+            });
+            (end, copies)
+        }
+        verdict => (verdict.end(), Vec::new()),
+    };
     let egress = match verdict {
         Verdict::Forward { port, .. } => Some(ports.interface(port)),
         _ => None,
     };
     Ok(Trace {
         steps,
-        verdict: verdict.end().name().into(),
-        sentence: verdict.end().sentence().into(),
+        verdict: end.name().into(),
+        sentence: end.sentence().into(),
         sent: egress.is_some().then(|| hex(&frame)),
         egress,
+        copies,
     })
 }
 
-/// The table with copies of the slots that a frame's addresses point to.
+/// The table with copies of the slots that a frame's addresses point to, and of their groups.
 struct Copy<'a> {
     tables: &'a Tables,
     slots: HashMap<SlotIndex, Slot>,
+    groups: HashMap<GroupIndex, Group>,
 }
 
 impl<'a> Copy<'a> {
@@ -47,8 +61,14 @@ impl<'a> Copy<'a> {
         let addresses = [ethernet::DESTINATION, ethernet::SOURCE].into_iter();
         let macs = addresses.filter_map(|at| frame.get(at..)?.first_chunk().map(|octets| Mac(*octets).to_u64()));
         let indices = macs.filter(|mac| tables.block().contains(*mac)).map(|mac| tables.block().slot_of(mac));
-        let slots = indices.filter_map(|index| Some((index, tables.slot(index)?.clone()))).collect();
-        Self { tables, slots }
+        let slots: HashMap<SlotIndex, Slot> =
+            indices.filter_map(|index| Some((index, tables.slot(index)?.clone()))).collect();
+        let groups = slots.values().filter_map(|slot| match slot.next() {
+            Resolution::Group(index) => Some((index, copy_of(tables.group(index)?))),
+            _ => None,
+        });
+        let groups = groups.collect();
+        Self { tables, slots, groups }
     }
 }
 
@@ -66,7 +86,7 @@ impl flowlane_pipeline::Tables for Copy<'_> {
     }
 
     fn group(&self, group: GroupIndex) -> Option<&Group> {
-        self.tables.group(group)
+        self.groups.get(&group)
     }
 
     fn tuple(&self, tuple: &Tuple) -> Option<u64> {
@@ -80,6 +100,15 @@ impl flowlane_pipeline::Tables for Copy<'_> {
     fn nanos(&self) -> u64 {
         self.tables.nanos()
     }
+}
+
+/// A group with the same receivers, and counters of its own.
+fn copy_of(group: &Group) -> Group {
+    let copy = Group::default();
+    for (place, receiver) in group.receivers().iter().enumerate() {
+        receiver.hop().into_iter().for_each(|hop| copy.put(place, hop));
+    }
+    copy
 }
 
 fn octets(text: &str) -> Result<Vec<u8>, Problem> {

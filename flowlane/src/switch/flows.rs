@@ -63,7 +63,7 @@ impl Flows {
     }
 
     /// Brings the table to what the leases say, keeping what is right: the flows of a predecessor go on. How many were
-    /// kept, installed and removed.
+    /// kept, installed and removed. Slots of groups are left to [`super::groups`].
     pub fn adopt<'a>(
         &mut self,
         leases: impl Iterator<Item = &'a Lease>,
@@ -78,6 +78,9 @@ impl Flows {
                 let index = self.tables.block().slot(address);
                 if let Some(leased) = leased.get_mut(index.0 as usize) {
                     *leased = true;
+                }
+                if lease.is_group() {
+                    continue;
                 }
                 if self.adopt_one(address, lease, now, hops, ports) { kept += 1 } else { installed += 1 }
             }
@@ -112,7 +115,7 @@ impl Flows {
         true
     }
 
-    /// Carries durable changes of leases over to the table.
+    /// Carries durable changes of leases over to the table, but for those of groups.
     pub fn apply(&mut self, changes: &[Change], now: u64, hops: &mut Hops, ports: &Ports) {
         for change in changes {
             let active = |lease: &Option<Lease>| lease.clone().filter(Lease::is_active);
@@ -357,13 +360,13 @@ impl Flows {
 }
 
 /// The tick of the data path's clock at which a lease ends.
-fn tick(lease: &Lease, now: u64) -> u32 {
+pub(super) fn tick(lease: &Lease, now: u64) -> u32 {
     if lease.expires == u64::MAX { NEVER } else { Tables::tick_in(lease.expires.saturating_sub(now)) }
 }
 
 /// Changes how fast a flow may send. Its bucket is full then: what was taken at the former rate says nothing about this one,
 /// and could close a flow that is made faster for a minute.
-fn set_rate(slot: &Slot, rate: Rate) {
+pub(super) fn set_rate(slot: &Slot, rate: Rate) {
     if slot.rate() != rate {
         slot.set_rate(rate);
         slot.full_at().store(0);
@@ -371,7 +374,7 @@ fn set_rate(slot: &Slot, rate: Rate) {
 }
 
 /// The meter of a lease's flows.
-fn rate(lease: &Lease) -> Rate {
+pub(super) fn rate(lease: &Lease) -> Rate {
     meter(lease.spec.rate)
 }
 

@@ -130,7 +130,7 @@ impl SlowPath {
         if let Some(seen) = &mut self.seen {
             let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let (after, length, ingress) = (frame.start(), frame.bytes.len(), frame.ingress);
-            seen.push(SeenFrame { at, ingress, egress, end, waited: true, length, before, after });
+            seen.push(SeenFrame { at, ingress, egress, end, waited: true, copy: false, length, before, after });
         }
     }
 }

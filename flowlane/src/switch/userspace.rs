@@ -1,5 +1,7 @@
 //! The userspace executor: a thread for each port, from its ring through the pipeline to the senders.
 
+mod copies;
+
 use super::{
     frame::Buffer,
     show::SeenFrame,
@@ -159,26 +161,39 @@ struct Outgoing {
 
 fn batch(work: &Work, frames: &mut [RxFrame<'_>], senders: &mut Senders) {
     let mut outgoing: Vec<Outgoing> = Vec::with_capacity(frames.len());
-    for (place, frame) in frames.iter_mut().enumerate() {
+    for place in 0..frames.len() {
+        let Some(frame) = frames.get_mut(place) else { break };
         let before = work.show.then(|| frame.bytes.get(..SNAP.min(frame.bytes.len())).unwrap_or_default().to_vec());
         let mut buffer = Buffer::new(frame.bytes, frame.offload);
         let verdict = run(&mut buffer, work.port, work.tables.as_ref(), &mut ());
         let segments = size(&mut buffer).frames;
+        let mut copies = Vec::new();
         let end = match verdict {
             Verdict::Forward { port, end } => {
                 outgoing.push(Outgoing { place, egress: port, end, frames: segments });
                 end
             }
+            Verdict::Replicate { slot, group } => {
+                // What came before it leaves before it.
+                send(work, frames, &outgoing, senders);
+                outgoing.clear();
+                let Some(frame) = frames.get_mut(place) else { break };
+                let end;
+                (end, copies) = copies::send(work, frame, slot, group, senders);
+                end
+            }
             _ => carry_out(work, frame, verdict, segments),
         };
-        if let Some(before) = before {
+        if let (Some(before), Some(frame)) = (before, frames.get(place)) {
             show(work, frame, verdict, end, before);
+            // Who looks too slowly misses some.
+            copies.into_iter().for_each(|copy| drop(work.queue.try_send(FromWorker::Seen(copy))));
         }
     }
     send(work, frames, &outgoing, senders);
 }
 
-/// Carries out every verdict but the one to forward.
+/// Carries out every verdict but those to forward and to copy.
 fn carry_out(work: &Work, frame: &RxFrame<'_>, verdict: Verdict, segments: u64) -> End {
     let end = match verdict {
         Verdict::Resolve { slot } => {
@@ -195,7 +210,6 @@ fn carry_out(work: &Work, frame: &RxFrame<'_>, verdict: Verdict, segments: u64) 
             work.to_linux.deliver(frame.bytes);
             end
         }
-        Verdict::Replicate { .. } => End::NoReceiver,
         Verdict::Ask => {
             work.tables.port(work.port).inspect(|port| withdraw(port));
             End::FlagRefused
@@ -233,6 +247,7 @@ fn show(work: &Work, frame: &RxFrame<'_>, verdict: Verdict, end: End, before: Ve
         egress,
         end,
         waited: false,
+        copy: false,
         length: frame.bytes.len(),
         before,
         after,

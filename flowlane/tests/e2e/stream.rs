@@ -104,7 +104,8 @@ impl Stream {
     }
 }
 
-fn outcome(sent: u64, numbers: &[u64]) -> Outcome {
+/// What has become of packets 0 to `sent`, of which those with these numbers arrived, in this order.
+pub fn outcome(sent: u64, numbers: &[u64]) -> Outcome {
     let mut seen = vec![false; sent as usize];
     let (mut doubled, mut out_of_order, mut next) = (0, 0, 0);
     for number in numbers {
