@@ -1,0 +1,89 @@
+//! What changes in an IP header: the time to live, the DSCP, and the checksum of IPv4.
+
+use crate::{Restore, packet::Packet};
+
+/// Why the time to live was not decremented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spent {
+    /// The header is cut short, or makes no sense.
+    Malformed,
+    /// The packet may not be forwarded any more.
+    Expired,
+}
+
+/// Decrements the time to live (RFC 1812 section 5.3.1) or the hop limit (RFC 8200 section 3) of an IP packet. What is not
+/// IP has none, and is left as it is.
+pub(crate) fn decrement(octets: &mut [u8], packet: Packet) -> Result<(), Spent> {
+    let place = match packet {
+        Packet::V4(_) => 8,
+        Packet::V6(_) => 7,
+        Packet::Other => return Ok(()),
+        Packet::Cut => return Err(Spent::Malformed),
+    };
+    let (start, _) = packet.header_place(octets).ok_or(Spent::Malformed)?;
+    if octets[start + place] <= 1 {
+        return Err(Spent::Expired);
+    }
+    edit(octets, packet, |header| header[place] -= 1);
+    Ok(())
+}
+
+/// Does to the DSCP what the flow asks for. What is not a whole IP header is left as it is.
+pub(crate) fn restore(octets: &mut [u8], packet: Packet, restore: Restore) {
+    let Some(before) = dscp(octets, packet) else { return };
+    let after = match restore {
+        Restore::Keep => before,
+        Restore::Clear(mask) => before & !mask,
+        Restore::Set(dscp) => dscp,
+    };
+    set_dscp(octets, packet, after);
+}
+
+/// The DSCP (RFC 2474), 0 to 63.
+pub(crate) fn dscp(octets: &[u8], packet: Packet) -> Option<u8> {
+    let header = packet.header(octets)?;
+    match packet {
+        Packet::V4(_) => Some(header[1] / 4),
+        _ => Some((header[0] % 16) * 4 + header[1] / 64),
+    }
+}
+
+/// Changes the DSCP of a packet with a whole IP header.
+pub(crate) fn set_dscp(octets: &mut [u8], packet: Packet, dscp: u8) {
+    edit(octets, packet, |header| match packet {
+        Packet::V4(_) => header[1] = dscp * 4 + header[1] % 4,
+        _ => {
+            header[0] = header[0] / 16 * 16 + dscp / 4;
+            header[1] = dscp % 4 * 64 + header[1] % 64;
+        }
+    });
+}
+
+/// Changes a header. The checksum of IPv4 is right afterwards if it was right before, and otherwise as wrong as before: a
+/// switch does not repair what was broken (RFC 1624). A header that stays the same keeps its checksum as it stands.
+fn edit(octets: &mut [u8], packet: Packet, edit: impl FnOnce(&mut [u8])) {
+    let Some((start, len)) = packet.header_place(octets) else { return };
+    let header = &mut octets[start..start + len];
+    let before = header.to_vec();
+    edit(header);
+    if matches!(packet, Packet::V4(_)) && header != before {
+        let wrong_by = stored(&before) + ONES - checksum(&before);
+        let sum = (checksum(header) + wrong_by) % ONES;
+        header[10] = (sum / 256) as u8;
+        header[11] = (sum % 256) as u8;
+    }
+}
+
+/// Sixteen ones: in one's complement, where sums are reckoned modulo this number, it is zero as well.
+const ONES: u32 = 0xffff;
+
+fn stored(header: &[u8]) -> u32 {
+    u32::from(header[10]) * 256 + u32::from(header[11])
+}
+
+/// The right checksum of a header (RFC 1071), modulo [`ONES`]: less than that.
+fn checksum(header: &[u8]) -> u32 {
+    let words = header.chunks(2).map(|pair| u32::from(pair[0]) * 256 + u32::from(pair[1]));
+    let sum: u32 = words.sum::<u32>() - stored(header);
+    (ONES - sum % ONES) % ONES
+}
