@@ -106,23 +106,30 @@ impl Frame for XdpFrame<'_> {
 }
 
 /// A socket buffer at tc ingress.
-pub struct SkbFrame<'a> {
-    ctx: &'a TcContext,
+pub struct SkbFrame {
+    ctx: TcContext,
 }
 
 /// Headers up to here are made readable where a buffer has them elsewhere: Ethernet, two tags, IPv6 with some extension
 /// headers, ports.
 const HEADERS: u32 = 14 + 8 + 40 + 64 + 4;
 
-impl<'a> SkbFrame<'a> {
+impl SkbFrame {
+    /// The buffer that a program was called with. Its headers are made readable.
     #[inline(always)]
-    pub fn new(ctx: &'a TcContext) -> Self {
+    pub fn new(ctx: TcContext) -> Self {
         let linear = (ctx.data_end() - ctx.data()) as u32;
         if linear < HEADERS && linear < ctx.len() {
             // SAFETY: the context that the program was called with. Where it fails, reads are out of bounds and say so.
             unsafe { bpf_skb_pull_data(ctx.skb.skb, HEADERS.min(ctx.len())) };
         }
         Self { ctx }
+    }
+
+    /// A buffer whose headers have been made readable before.
+    #[inline(always)]
+    pub fn again(skb: *mut __sk_buff) -> Self {
+        Self { ctx: TcContext::new(skb) }
     }
 
     #[inline(always)]
@@ -176,13 +183,13 @@ impl<'a> SkbFrame<'a> {
 
     /// Whether the frame's destination is the port's own address.
     #[inline(always)]
-    pub fn is_to_port(mut self, kernel: &Kernel, port: PortId) -> bool {
+    pub fn is_to_port(&mut self, kernel: &Kernel, port: PortId) -> bool {
         let (Some((destination, _)), Some(port)) = (self.addresses(), kernel.port(port)) else { return false };
         destination == port.mac().to_u64()
     }
 }
 
-impl Frame for SkbFrame<'_> {
+impl Frame for SkbFrame {
     #[inline(always)]
     fn at<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
         octets(self.ctx.data(), self.ctx.data_end(), offset)

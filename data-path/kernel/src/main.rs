@@ -1,15 +1,17 @@
 //! The pipeline in the kernel. This file holds the programs and what each verdict becomes there; `maps` the tables,
-//! `frame` the two kinds of buffer, `slow_path` what goes to userspace.
+//! `frame` the two kinds of buffer, `replicate` the copies for groups, `slow_path` what goes to userspace.
 #![no_std]
 #![no_main]
 
 mod frame;
 mod maps;
+mod replicate;
 mod slow_path;
 
 use crate::{
     frame::{SkbFrame, XdpFrame},
     maps::{DEVICES, Kernel, PORT},
+    replicate::replicate,
     slow_path::{Seen, Why},
 };
 use aya_ebpf::{
@@ -17,11 +19,11 @@ use aya_ebpf::{
         __sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC,
         xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
     },
-    helpers::{bpf_clone_redirect, bpf_redirect, bpf_skb_change_type},
+    helpers::{bpf_redirect, bpf_skb_change_type},
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use flowlane_pipeline::{Tables, Verdict, give_back, replicate, run, withdraw};
+use flowlane_pipeline::{Tables, Verdict, give_back, run, withdraw};
 use flowlane_tables::{End, PortFlags};
 use flowlane_wire::PortId;
 
@@ -52,7 +54,10 @@ pub fn flowlane_xdp(ctx: XdpContext) -> u32 {
             }
         },
         // XDP has no copies: tc behind it starts again with the frame as it came, and counts it.
-        Verdict::Replicate { .. } if frame.hand_up(PortId::NONE) => return XDP_PASS,
+        Verdict::Replicate { .. } if frame.hand_up(PortId::NONE) => {
+            seen.forget();
+            return XDP_PASS;
+        }
         Verdict::Replicate { .. } => {
             end = End::NoReceiver;
             XDP_DROP
@@ -73,11 +78,11 @@ pub fn flowlane_xdp(ctx: XdpContext) -> u32 {
 /// For virtual ports: on socket buffers, so that super-packets stay whole.
 #[classifier]
 pub fn flowlane_tc(ctx: TcContext) -> i32 {
-    tc(&ctx)
+    tc(ctx)
 }
 
 #[inline(always)]
-fn tc(ctx: &TcContext) -> i32 {
+fn tc(ctx: TcContext) -> i32 {
     let (kernel, ingress) = (Kernel::new(), PortId(PORT.load()));
     let mut frame = SkbFrame::new(ctx);
     let mut seen = Seen::begin(&frame);
@@ -94,8 +99,7 @@ fn tc(ctx: &TcContext) -> i32 {
             }
         },
         Verdict::Replicate { slot, group } => {
-            let copy = |frame: &mut SkbFrame<'_>, port| send_copy(frame, &kernel, port);
-            end = replicate(&mut frame, ingress, slot, group, &kernel, &mut (), copy);
+            end = replicate(&mut frame, ingress, slot, group, &kernel);
             TC_ACT_SHOT
         }
         Verdict::Resolve { .. } | Verdict::Ask => {
@@ -105,7 +109,7 @@ fn tc(ctx: &TcContext) -> i32 {
             TC_ACT_SHOT
         }
         Verdict::ToLinux(_) => {
-            to_this_host(ctx.skb.skb);
+            to_this_host(frame.raw());
             TC_ACT_UNSPEC
         }
         Verdict::Drop(_) => TC_ACT_SHOT,
@@ -120,9 +124,9 @@ fn tc(ctx: &TcContext) -> i32 {
 /// XDP has addressed to this host: looks again.
 #[classifier]
 pub fn flowlane_host(ctx: TcContext) -> i32 {
-    let frame = SkbFrame::new(&ctx);
+    let mut frame = SkbFrame::new(ctx);
     match frame.handed_up() {
-        Some(PortId::NONE) => return tc(&ctx),
+        Some(PortId::NONE) => return tc(TcContext::new(frame.raw())),
         Some(egress) => {
             return match Kernel::new().port(egress) {
                 // SAFETY: a helper that takes two numbers.
@@ -133,7 +137,7 @@ pub fn flowlane_host(ctx: TcContext) -> i32 {
         None => {}
     }
     if frame.packet_type() == TO_ANOTHER_HOST && frame.is_to_port(&Kernel::new(), PortId(PORT.load())) {
-        to_this_host(ctx.skb.skb);
+        to_this_host(frame.raw());
     }
     TC_ACT_UNSPEC
 }
@@ -160,15 +164,6 @@ fn not_queued(kernel: &Kernel, ingress: PortId, verdict: Verdict) -> End {
         withdraw(port);
     }
     End::FlagRefused
-}
-
-/// Sends a copy of a socket buffer as it is now. Whether it was taken.
-#[inline(always)]
-fn send_copy(frame: &SkbFrame<'_>, kernel: &Kernel, port: PortId) -> bool {
-    let Some(entry) = kernel.port(port) else { return false };
-    // SAFETY: the context that the program was called with. The helper makes a copy, and makes the headers of this one
-    // writable again; pointers into it are read anew at each access.
-    unsafe { bpf_clone_redirect(frame.raw(), entry.ifindex(), 0) == 0 }
 }
 
 /// Lets everything pass. A veth interface takes redirected frames only while its peer has an XDP program.

@@ -54,7 +54,7 @@ impl Load for XdpFrame<'_> {
     fn describe(&self, _: &mut PuntHeader) {}
 }
 
-impl Load for SkbFrame<'_> {
+impl Load for SkbFrame {
     #[inline(always)]
     fn load(&self, to: *mut u8, len: u32) -> c_long {
         // SAFETY: the caller reserved `len` octets at `to`; the verifier checks it again.
@@ -91,7 +91,7 @@ pub enum Why {
 
 /// Queues a socket buffer for the slow path. Whether the queue took it.
 #[inline(always)]
-pub fn wait_skb(frame: &SkbFrame<'_>, ingress: PortId, why: Why) -> bool {
+pub fn wait_skb(frame: &SkbFrame, ingress: PortId, why: Why) -> bool {
     let len = frame.buffer_len() as usize;
     if len <= PLAIN {
         wait::<PLAIN, _>(frame, ingress, why)
@@ -149,6 +149,14 @@ impl Seen {
         // SAFETY: the record was just reserved, and `snap` is at most its room.
         unsafe { load_snap(frame, (&raw mut (*record).before).cast()) };
         Self(Some(entry))
+    }
+
+    /// Does not show the frame: another program does.
+    #[inline(always)]
+    pub fn forget(&mut self) {
+        if let Some(entry) = self.0.take() {
+            entry.discard(0);
+        }
     }
 
     /// Shows the frame, with how it ended.

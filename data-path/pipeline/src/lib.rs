@@ -28,7 +28,7 @@ pub use environment::{Frame, Tables};
 pub use flag::withdraw;
 pub use lookup::Place;
 pub use parse::{Network, Size, network, size};
-pub use replicate::replicate;
+pub use replicate::{Copies, replicate};
 pub use resolve::give_back;
 pub use trace::{Observer, Step};
 pub use verdict::Verdict;
