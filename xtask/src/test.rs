@@ -24,7 +24,8 @@ const PACKAGES: [&str; 7] = ["ethtool", "iperf3", "iproute2", "procps", "tcpdump
 /// What the kernel tests do: load programs, make interfaces, make namespaces.
 const CAPABILITIES: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_SYS_ADMIN];
 /// Packages whose integration tests (`tests/`) do so. Their unit tests do not.
-const KERNEL_TESTS: [&str; 5] = ["flowlane", "flowlane-lab", "flowlane-ports", "flowlane-program", "flowlane-resolve"];
+const KERNEL_TESTS: [&str; 6] =
+    ["flowlane", "flowlane-conformance", "flowlane-lab", "flowlane-ports", "flowlane-program", "flowlane-resolve"];
 /// Unit tests that do so all the same: this one mounts a file system, to fill it.
 const KERNEL_UNIT_TESTS: [&str; 1] = ["a_full_file_system_is_reported_and_survived"];
 
