@@ -41,7 +41,7 @@ impl World {
 
     /// Between hosts, with one of the tuples that the switch may know, mostly by its port, and mostly with its flag.
     fn flagged(&mut self) -> Arrival {
-        let tuple = self.one_of(&self.tuples.clone());
+        let tuple = self.any_tuple();
         let ingress = if self.chance(250) { tuple.ingress } else { self.ingress() };
         let flag = self.switch.port(ingress).flag.unwrap_or(Flag { mask: 3, value: 3 });
         let dscp = self.random.u8(0..64);
@@ -60,7 +60,7 @@ impl World {
         let ingress = wanted.filter(|_| self.random.u8(..) < 245).unwrap_or_else(|| self.ingress());
         let (version, packet) = match self.random.u8(..) {
             0..=229 => {
-                let tuple = self.one_of(&self.tuples.clone());
+                let tuple = self.any_tuple();
                 let (dscp, ttl) = (self.random.u8(0..64), self.ttl());
                 (ethertype_of(&tuple), self.packet(&tuple, dscp, ttl))
             }
@@ -214,7 +214,7 @@ impl World {
     fn address(&mut self) -> Mac {
         match self.random.u8(..) {
             0..=3 => flow_address(self.random.u32(..), self.random.u8(..)).mac().0,
-            _ => self.one_of(&self.addresses.clone()),
+            _ => self.any_address(),
         }
     }
 

@@ -13,6 +13,8 @@ pub(super) const PORTS: PortNumber = 7;
 pub(super) const GROUPS: u32 = 12;
 /// Flows of a generated switch.
 const FLOWS: u8 = 48;
+/// From one flow's slot to the next one's.
+const SPACING: u8 = 5;
 /// Addresses and ports that flagged packets have.
 const TUPLES: usize = 60;
 /// A second, in sixteenths of a nanosecond.
@@ -23,10 +25,10 @@ pub(super) struct World {
     pub(super) random: Rng,
     /// The switch as it must be at this moment.
     pub(super) switch: Switch,
-    /// The flow addresses that frames are sent to, live ones and some that were.
-    pub(super) addresses: Vec<Mac>,
+    /// The flow addresses that frames are sent to: those of flows, and of some that have ended.
+    addresses: Vec<Mac>,
     /// Whose the flagged packets are.
-    pub(super) tuples: Vec<Tuple>,
+    tuples: Vec<Tuple>,
     /// Octets to fill frames with.
     pub(super) noise: Vec<u8>,
 }
@@ -81,8 +83,7 @@ impl World {
             63..=66 => Step::Lease(flow, self.lease()),
             67..=68 => Step::Remove(flow),
             69..=72 => {
-                // The slot's next flow; to the one before late frames may still come.
-                let address = self.flow_address((place % usize::from(FLOWS)) as u8 * 5);
+                let address = self.flow_address(place as u8 * SPACING);
                 self.addresses[place] = address;
                 Step::Install(address, self.flow(nanos))
             }
@@ -90,7 +91,7 @@ impl World {
             81..=84 => Step::Redirect(group, self.receiver(group), self.hop()),
             85..=91 => Step::Clear(group, self.receiver(group)),
             _ => {
-                let tuple = *self.random.choice(&self.tuples).expect("tuples");
+                let tuple = pick(&mut self.random, &self.tuples);
                 Step::Tuple(tuple, self.answer(tuple))
             }
         }
@@ -103,7 +104,17 @@ impl World {
 
     /// One of some.
     pub(super) fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
-        *self.random.choice(choices).expect("choices")
+        pick(&mut self.random, choices)
+    }
+
+    /// Whose a flagged packet is.
+    pub(super) fn any_tuple(&mut self) -> Tuple {
+        pick(&mut self.random, &self.tuples)
+    }
+
+    /// A flow address that is a flow's, or was not long ago.
+    pub(super) fn any_address(&mut self) -> Mac {
+        pick(&mut self.random, &self.addresses)
     }
 
     /// A host's address.
@@ -223,7 +234,7 @@ impl World {
         match self.random.u8(..) {
             0..=79 => None,
             80..=109 => Some(None),
-            110..=129 => Some(Some(self.one_of(&self.addresses.clone()))),
+            110..=129 => Some(Some(self.any_address())),
             _ => {
                 let flows = self.switch.flows.iter().filter(|(_, flow)| flow.port == tuple.ingress);
                 let flows: Vec<Mac> = flows.map(|(address, _)| *address).collect();
@@ -231,4 +242,9 @@ impl World {
             }
         }
     }
+}
+
+/// One of some, of which there must be one.
+fn pick<T: Copy>(random: &mut Rng, choices: &[T]) -> T {
+    choices[random.usize(0..choices.len())]
 }

@@ -18,11 +18,11 @@ pub(crate) fn flow(switch: &Switch, arrival: &Arrival, destination: Mac, outcome
         return Err(End::Pass);
     }
     let dscp = dscp(octets, packet).ok_or(End::Pass)?;
-    if port.marks {
+    if port.marks && !is_in(flag, dscp) {
         set_dscp(&mut outcome.octets, packet, dscp & !flag.mask | flag.value);
         return Err(End::Marked);
     }
-    if !is_in(flag, dscp) {
+    if port.marks || !is_in(flag, dscp) {
         return Err(End::Pass);
     }
     let tuple = tuple(arrival, packet).ok_or(End::FlagMalformed)?;
@@ -44,12 +44,12 @@ fn is_in(flag: Flag, dscp: u8) -> bool {
     dscp & flag.mask == flag.value
 }
 
-/// Whose packet it is. None where the headers are cut short or make no sense.
+/// Whose packet it is. None where a header is cut short before what is looked for in it, or makes no sense.
 fn tuple(arrival: &Arrival, packet: Packet) -> Option<Tuple> {
     let octets = &arrival.octets;
     let (start, len) = packet.header_place(octets)?;
-    let header = &octets[start..start + len];
-    let behind = &octets[start + len..];
+    let header = &octets[start..];
+    let behind = header.get(len..).unwrap_or_default();
     let (source, destination, transport) = match packet {
         Packet::V4(_) => (address_4(&header[12..16])?, address_4(&header[16..20])?, transport_4(header, behind)?),
         _ => (address_6(&header[8..24])?, address_6(&header[24..40])?, transport_6(header[6], behind)?),
@@ -75,22 +75,24 @@ fn transport_4(header: &[u8], behind: &[u8]) -> Option<Transport> {
     transport(header[9], is_fragment, behind)
 }
 
-/// RFC 8200 section 4: extension headers say what follows them, and all but the fragment header say how long they are.
+/// RFC 8200 section 4: extension headers say what follows them, and how long they are.
+///
+/// Behind a fragment header nobody looks: what it says to follow is there in the first fragment only, and all fragments must
+/// have the same tuple. Nor does anybody look for ports behind eight headers.
 fn transport_6(mut next: u8, mut behind: &[u8]) -> Option<Transport> {
-    let mut is_fragment = false;
-    loop {
-        let len = match next {
-            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => 8 + 8 * usize::from(*behind.get(1)?),
-            AUTHENTICATION => 8 + 4 * usize::from(*behind.get(1)?),
-            FRAGMENT => {
-                is_fragment = true;
-                8
-            }
-            _ => return transport(next, is_fragment, behind),
-        };
-        next = *behind.first()?;
-        behind = behind.get(len..)?;
+    for _ in 0..EXTENSIONS {
+        if ![HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS, AUTHENTICATION, FRAGMENT].contains(&next) {
+            return transport(next, false, behind);
+        }
+        let [following, len] = *behind.first_chunk()?;
+        if next == FRAGMENT {
+            return transport(following, true, &[]);
+        }
+        let unit = if next == AUTHENTICATION { 4 } else { 8 };
+        behind = behind.get(8 + unit * usize::from(len)..).unwrap_or_default();
+        next = following;
     }
+    Some((next, (0, 0)))
 }
 
 /// Ports are looked for in whole packets of protocols that have them.
@@ -101,6 +103,9 @@ fn transport(protocol: u8, is_fragment: bool, behind: &[u8]) -> Option<Transport
     let [a, b, c, d] = *behind.first_chunk()?;
     Some((protocol, (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))))
 }
+
+/// How many IPv6 extension headers are looked behind.
+const EXTENSIONS: usize = 8;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;

@@ -24,11 +24,14 @@ pub(crate) fn decrement(octets: &mut [u8], packet: Packet) -> Result<(), Spent> 
     if octets[start + place] <= 1 {
         return Err(Spent::Expired);
     }
-    edit(octets, packet, |header| header[place] -= 1);
+    match packet {
+        Packet::V4(start) => edit_v4(octets, start, |header| header[place] -= 1),
+        _ => octets[start + place] -= 1,
+    }
     Ok(())
 }
 
-/// Does to the DSCP what the flow asks for. What is not a whole IP header is left as it is.
+/// Does to the DSCP what the flow asks for.
 pub(crate) fn restore(octets: &mut [u8], packet: Packet, restore: Restore) {
     let Some(before) = dscp(octets, packet) else { return };
     let after = match restore {
@@ -39,34 +42,42 @@ pub(crate) fn restore(octets: &mut [u8], packet: Packet, restore: Restore) {
     set_dscp(octets, packet, after);
 }
 
-/// The DSCP (RFC 2474), 0 to 63.
+/// The DSCP (RFC 2474), 0 to 63, of what says by its first four bits that it is the IP that the EtherType promises.
 pub(crate) fn dscp(octets: &[u8], packet: Packet) -> Option<u8> {
-    let header = packet.header(octets)?;
     match packet {
-        Packet::V4(_) => Some(header[1] / 4),
-        _ => Some((header[0] % 16) * 4 + header[1] / 64),
+        Packet::V4(start) => match octets.get(start..start + 2)? {
+            [0x40..=0x4f, class] => Some(class / 4),
+            _ => None,
+        },
+        Packet::V6(start) => match octets.get(start..start + 2)? {
+            [first @ 0x60..=0x6f, second] => Some((first % 16) * 4 + second / 64),
+            _ => None,
+        },
+        Packet::Other | Packet::Cut => None,
     }
 }
 
-/// Changes the DSCP of a packet with a whole IP header.
+/// Changes the DSCP. Of an IPv4 header that is cut short nothing is changed, for its checksum would have to be as well.
 pub(crate) fn set_dscp(octets: &mut [u8], packet: Packet, dscp: u8) {
-    edit(octets, packet, |header| match packet {
-        Packet::V4(_) => header[1] = dscp * 4 + header[1] % 4,
-        _ => {
-            header[0] = header[0] / 16 * 16 + dscp / 4;
-            header[1] = dscp % 4 * 64 + header[1] % 64;
+    match packet {
+        Packet::V4(start) => edit_v4(octets, start, |header| header[1] = dscp * 4 + header[1] % 4),
+        Packet::V6(start) => {
+            octets[start] = octets[start] / 16 * 16 + dscp / 4;
+            octets[start + 1] = dscp % 4 * 64 + octets[start + 1] % 64;
         }
-    });
+        Packet::Other | Packet::Cut => {}
+    }
 }
 
-/// Changes a header. The checksum of IPv4 is right afterwards if it was right before, and otherwise as wrong as before: a
+/// Changes an IPv4 header. The checksum is right afterwards if it was right before, and otherwise as wrong as before: a
 /// switch does not repair what was broken (RFC 1624). A header that stays the same keeps its checksum as it stands.
-fn edit(octets: &mut [u8], packet: Packet, edit: impl FnOnce(&mut [u8])) {
-    let Some((start, len)) = packet.header_place(octets) else { return };
-    let header = &mut octets[start..start + len];
+///
+/// Options count as zero: they do not change, and neither does what they add to the checksum.
+fn edit_v4(octets: &mut [u8], start: usize, edit: impl FnOnce(&mut [u8])) {
+    let Some(header) = octets.get_mut(start..start + 20) else { return };
     let before = header.to_vec();
     edit(header);
-    if matches!(packet, Packet::V4(_)) && header != before {
+    if header != before {
         let wrong_by = stored(&before) + ONES - checksum(&before);
         let sum = (checksum(header) + wrong_by) % ONES;
         header[10] = (sum / 256) as u8;

@@ -6,7 +6,7 @@ use flowlane_wire::Mac;
 use std::collections::BTreeMap;
 
 impl Switch {
-    /// What the tables say. Ports that are all zero, and groups without receivers, are left out.
+    /// What the tables say. Ports that are all zero are left out.
     pub fn read(
         block: flowlane_wire::Block,
         slots: &[Slot],
@@ -18,7 +18,7 @@ impl Switch {
             block: Block { prefix: block.prefix().0, bits: block.prefix_len() as usize },
             flows: slots.iter().filter_map(Flow::read).collect(),
             ports: (0..).zip(ports).map(|(number, entry)| (number, Port::read(entry))).filter(is_set).collect(),
-            groups: (0..).zip(groups).map(|(number, group)| (number, Receiver::read(group))).filter(has_any).collect(),
+            groups: (0..).zip(groups.iter().map(Receiver::read)).collect(),
             tuples: tuples.into_iter().map(|(tuple, address)| (Tuple::read(&tuple), address_of(address))).collect(),
         }
     }
@@ -26,10 +26,6 @@ impl Switch {
 
 fn is_set((_, port): &(PortNumber, Port)) -> bool {
     *port != Port::default()
-}
-
-fn has_any((_, receivers): &(u32, BTreeMap<usize, Receiver>)) -> bool {
-    !receivers.is_empty()
 }
 
 fn address_of(number: u64) -> Option<crate::Mac> {
@@ -75,8 +71,9 @@ impl Hop {
 }
 
 impl Meter {
-    /// Bits 0 to 31 of the rate are the mantissa, 32 to 37 the shift, and the rest the burst. Zero is no limit.
-    fn read(rate: Rate, full_at: u64) -> Option<Self> {
+    /// The meter of a rate. Bits 0 to 31 of its word are the mantissa, 32 to 37 the shift, and the rest the burst; zero is
+    /// no limit.
+    pub fn read(rate: Rate, full_at: u64) -> Option<Self> {
         let word = rate.to_word();
         let meter = Self { mantissa: word as u32, shift: (word >> 32) as u32 % 64, burst: word >> 38, full_at };
         (word != 0).then_some(meter)

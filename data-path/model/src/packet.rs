@@ -35,33 +35,20 @@ impl Packet {
         }
     }
 
-    /// The octets of the IP header, with IPv4's options and without IPv6's extension headers. None where it is cut
-    /// short or makes no sense, or there is none.
-    pub(crate) fn header(self, octets: &[u8]) -> Option<&[u8]> {
-        let (start, len) = self.header_place(octets)?;
-        octets.get(start..start + len)
-    }
-
-    /// Where the IP header starts, and its length.
+    /// Where the IP header starts, and its length with IPv4's options and without IPv6's extension headers. None where it
+    /// makes no sense or its fixed part (20 or 40 octets) is cut short, or there is none.
     pub(crate) fn header_place(self, octets: &[u8]) -> Option<(usize, usize)> {
-        let (start, len) = match self {
-            Self::V4(start) => (
-                start,
-                match octets.get(start)? {
-                    first @ 0x45..=0x4f => usize::from(first % 16) * 4,
-                    _ => return None,
-                },
-            ),
-            Self::V6(start) => (
-                start,
-                match octets.get(start)? {
-                    0x60..=0x6f => 40,
-                    _ => return None,
-                },
-            ),
-            Self::Other | Self::Cut => return None,
-        };
-        (start + len <= octets.len()).then_some((start, len))
+        match self {
+            Self::V4(start) => match octets.get(start..start + 20)? {
+                [first @ 0x45..=0x4f, ..] => Some((start, usize::from(first % 16) * 4)),
+                _ => None,
+            },
+            Self::V6(start) => match octets.get(start..start + 40)? {
+                [0x60..=0x6f, ..] => Some((start, 40)),
+                _ => None,
+            },
+            Self::Other | Self::Cut => None,
+        }
     }
 }
 

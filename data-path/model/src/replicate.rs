@@ -4,10 +4,11 @@ use crate::{
     Arrival, Change, Flow, Mac, Outcome, Receiver, Switch, egress, forward, header, packet::Packet, size::Size,
 };
 use flowlane_tables::End;
+use std::collections::BTreeMap;
 
 /// Sends a copy of a frame to each receiver of a group but those behind the port that it came in by.
 ///
-/// The meter is asked once, and the flow counts the frame once, if a copy was sent at all.
+/// The meter is asked once, unless there is no such group. The flow counts the frame once, if a copy was sent at all.
 pub(crate) fn replicate(
     switch: &Switch,
     arrival: &Arrival,
@@ -17,9 +18,10 @@ pub(crate) fn replicate(
     outcome: &mut Outcome,
 ) -> Result<End, End> {
     outcome.group = Some(group);
+    let receivers = switch.groups.get(&group).ok_or(End::NoReceiver)?;
     let size = Size::of(arrival);
     forward::meter(address, flow, size, nanos, outcome)?;
-    for (place, receiver) in in_order(switch, group) {
+    for (place, receiver) in in_order(receivers) {
         if receiver.hop.port == arrival.ingress {
             continue;
         }
@@ -41,10 +43,9 @@ pub(crate) fn replicate(
 }
 
 /// The receivers in the same subnet, then those behind a router; each by place.
-fn in_order(switch: &Switch, group: u32) -> Vec<(usize, Receiver)> {
-    let all: Vec<(usize, Receiver)> =
-        switch.groups.get(&group).into_iter().flatten().map(|(place, receiver)| (*place, *receiver)).collect();
-    let (routed, near): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, receiver)| receiver.hop.routed);
+fn in_order(receivers: &BTreeMap<usize, Receiver>) -> Vec<(usize, Receiver)> {
+    let all = receivers.iter().map(|(place, receiver)| (*place, *receiver));
+    let (routed, near): (Vec<_>, Vec<_>) = all.partition(|(_, receiver)| receiver.hop.routed);
     [near, routed].concat()
 }
 

@@ -154,6 +154,13 @@ impl Switch {
     }
 }
 
+impl Receiver {
+    /// One that has counted nothing yet.
+    pub fn new(hop: Hop) -> Self {
+        Self { hop, packets: 0, bytes: 0, missed: 0 }
+    }
+}
+
 impl Block {
     /// Whether an address is one of these.
     pub fn contains(&self, address: Mac) -> bool {
