@@ -11,6 +11,10 @@ use std::{mem, sync::Arc};
 /// Octets of the frames of a batch that wait.
 const QUEUE: u32 = 1 << 24;
 
+/// So much of a frame is in the first of XDP's buffers at least. XDP reads no headers behind it, as an IPv6 packet with
+/// kilobytes of extension headers may have them.
+const FIRST_BUFFER: usize = 3_400;
+
 /// One of them.
 pub(super) enum Executor {
     /// The pipeline in this process.
@@ -97,6 +101,9 @@ impl Executor {
         if len < 14 || arrival.tag_beside || (arrival.gso_size > 0 && (*program == Program::Xdp || is_copied)) {
             return false;
         }
+        if *program == Program::Xdp && len > FIRST_BUFFER && !has_flow_address(arrival) {
+            return false;
+        }
         // What XDP hands up is tc's.
         let is_tcs = *program == Program::Tc || is_copied;
         !is_tcs || (len <= Program::Tc.longest() && !is_cut_ip(&arrival.octets))
@@ -134,6 +141,11 @@ impl Executor {
             Self::Kernel { interfaces, .. } => sent(interfaces),
         }
     }
+}
+
+/// Whether the flag is not looked for.
+fn has_flow_address(arrival: &Arrival) -> bool {
+    arrival.octets[..12].chunks(6).any(|address| address.starts_with(&block().prefix().0[..2]))
 }
 
 fn sent(interfaces: &Interfaces) -> Result<Vec<(PortId, Vec<u8>)>, String> {
