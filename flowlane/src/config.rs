@@ -1,5 +1,9 @@
 //! The configuration of a switch: a TOML file whose errors point at the line.
 
+mod flag;
+
+pub use flag::{FlagConfig, FlagRole, FlaggedPolicy, flag_dscp};
+
 use flowlane_allot::Policy;
 use flowlane_program::Mode;
 use flowlane_tables::Rate;
@@ -7,6 +11,7 @@ use flowlane_wire::{Block, Mac, PortId};
 use ipnet::IpNet;
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use serde::{Deserialize, Serialize};
+use flag::FlaggedFile;
 use std::{
     collections::BTreeMap,
     ops::Range,
@@ -102,6 +107,8 @@ pub struct PortConfig {
     pub mtu: u32,
     /// Ethernet address, likewise.
     pub mac: Option<Mac>,
+    /// What the port does with the virtual-circuit flag (claims 23 and 24); none leaves it alone.
+    pub flag: Option<FlagConfig>,
 }
 
 /// A next host for destinations.
@@ -207,6 +214,9 @@ struct PortFile {
     dhcp6: Option<bool>,
     mtu: Option<Spanned<u32>>,
     mac: Option<Spanned<String>>,
+    flag: Option<FlagRole>,
+    flag_dscp: Option<Spanned<String>>,
+    flagged: Option<Spanned<FlaggedFile>>,
 }
 
 #[derive(Deserialize)]
@@ -405,6 +415,7 @@ impl Source<'_> {
                     dhcp6: port.dhcp6.unwrap_or(true),
                     mtu,
                     mac: port.mac.as_ref().map(|mac| self.host(mac)).transpose()?,
+                    flag: self.flag(port)?,
                 },
             );
             if taken.is_some() {
@@ -462,20 +473,7 @@ impl Source<'_> {
                         "flow addresses are the switch's own",
                     )
                 })?;
-                let rate = flow
-                    .rate
-                    .as_ref()
-                    .map(|rate| {
-                        let text = match rate.get_ref() {
-                            toml::Value::Integer(n) => n.to_string(),
-                            toml::Value::String(s) => s.clone(),
-                            other => other.to_string(),
-                        };
-                        bits_per_second(&text).ok_or_else(|| {
-                            self.wrong(rate.span(), format!("{text:?} is no rate"), "bits per second, such as \"10M\"")
-                        })
-                    })
-                    .transpose()?;
+                let rate = flow.rate.as_ref().map(|rate| self.rate(rate)).transpose()?;
                 let hop = |hop: &HopFile| Ok((self.host(&hop.mac)?, self.port(&hop.port, ports)?, hop.routed));
                 Ok(FlowConfig {
                     address,
@@ -486,6 +484,17 @@ impl Source<'_> {
                 })
             })
             .collect()
+    }
+
+    fn rate(&self, rate: &Spanned<toml::Value>) -> Result<u64, ConfigError> {
+        let text = match rate.get_ref() {
+            toml::Value::Integer(n) => n.to_string(),
+            toml::Value::String(s) => s.clone(),
+            other => other.to_string(),
+        };
+        bits_per_second(&text).ok_or_else(|| {
+            self.wrong(rate.span(), format!("{text:?} is no rate"), "bits per second, such as \"10M\"")
+        })
     }
 
     fn mac(&self, text: &Spanned<String>) -> Result<Mac, ConfigError> {

@@ -16,6 +16,7 @@ pub mod error;
 mod explain;
 mod flows;
 mod frame;
+mod hops;
 mod leases;
 mod ports;
 mod requests;
@@ -31,9 +32,10 @@ use command::Command;
 use flowlane_dhcp6::{Peer, Server};
 use flowlane_ports::control::Datagram;
 use flowlane_program::{Punts, Tables};
-use flowlane_resolve::{Event, Events, Resolver};
+use flowlane_resolve::{Event, Events};
 use flowlane_wire::PortId;
 use flows::Flows;
+use hops::{Answer, Hops, Target};
 use leases::{Committed, Done, Failure, Leases, Task, Transaction};
 use miette::{IntoDiagnostic, Report, miette};
 use nix::time::{ClockId, clock_gettime};
@@ -68,7 +70,7 @@ struct Switch {
     leases: Leases,
     flows: Flows,
     server: Server,
-    resolver: Resolver,
+    hops: Hops,
     show: Option<Show>,
     /// Lists of flows that are being written.
     listings: VecDeque<Listing>,
@@ -199,7 +201,7 @@ impl Switch {
     fn committed(&mut self, committed: Committed) {
         let now = boot_ms();
         let (changes, answers) = self.leases.committed(committed, now);
-        self.flows.apply(&changes, now, &self.resolver, &self.ports);
+        self.flows.apply(&changes, now, &mut self.hops, &self.ports);
         for (done, results) in answers {
             done(results, self, now);
         }
@@ -235,7 +237,11 @@ impl Switch {
 
     fn event(&mut self, event: Event) {
         match event {
-            Event::Resolved { query, resolution } => self.flows.resolved(query, resolution, &self.ports),
+            Event::Resolved { query, resolution } => {
+                for (target, answer) in self.hops.resolved(query, resolution, &self.ports) {
+                    self.answered(target, answer);
+                }
+            }
             Event::LinkGone { ifindex, .. } => {
                 self.ports.link_gone(ifindex);
             }
@@ -245,10 +251,18 @@ impl Switch {
                     true
                 });
                 if let Some(port) = self.ports.of_ifindex(link.ifindex).filter(|_| moved) {
-                    self.resolver.set_static_routes(self.ports.static_routes());
-                    self.flows.port_moved(port, &self.resolver, &self.ports);
+                    self.hops.set_static_routes(&self.ports);
+                    self.hops.port_moved(port, &self.ports);
                 }
             }
+        }
+    }
+
+    /// Takes the answer to a question about the next hop of somebody's frames.
+    fn answered(&mut self, target: Target, answer: Answer) {
+        match target {
+            Target::Flow(slot) => self.flows.answered(slot, answer),
+            Target::Receiver(group, place) => tracing::error!(?group, place, "a next hop that nobody has asked for"),
         }
     }
 
@@ -278,7 +292,7 @@ impl Switch {
 
     fn waiting(&mut self, frame: Waiting) {
         let lease = self.leases.allotter().lease_at(frame.slot);
-        self.flows.waiting(frame, lease, &self.resolver, &self.ports);
+        self.flows.waiting(frame, lease, &mut self.hops, &self.ports);
     }
 
     fn seen(&mut self, frame: &SeenFrame) {

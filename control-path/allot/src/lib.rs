@@ -6,10 +6,12 @@
 
 mod allotter;
 mod free;
+mod path;
 mod policy;
 mod request;
 mod usage;
 
 pub use allotter::{Allotter, Counts, RestoreError};
+pub use path::{PathSoFar, SwitchId};
 pub use policy::Policy;
 pub use request::{Change, ClientId, Field, FlowSpec, Lease, LeaseKey, LeaseState, Refusal, Request};

@@ -1,7 +1,8 @@
 //! The words of the control path: what is asked, what is granted, what is refused.
 
+use crate::PathSoFar;
 use core::fmt;
-use flowlane_wire::{FlowAddress, Mac, PortId, SlotIndex};
+use flowlane_wire::{FlowAddress, Mac, PortId, Restore, SlotIndex};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -27,6 +28,12 @@ pub struct FlowSpec {
     pub field: Field,
     /// A name for people, at most 64 octets of UTF-8.
     pub name: Option<String>,
+    /// What the last switch before the receiver does to the DSCP of the flow's packets.
+    #[serde(default)]
+    pub restore: Restore,
+    /// Where the request has come by: other switches before this one, if any.
+    #[serde(default)]
+    pub path: PathSoFar,
 }
 
 /// Who asks. Two requests with the same client and IAID are about the same lease.

@@ -61,6 +61,7 @@ impl FlowOption {
             rate: first(inner, outer, |flow| flow.rate),
             field: first(inner, outer, |flow| flow.field).unwrap_or_default(),
             name: first(inner, outer, |flow| flow.name.clone()),
+            ..FlowSpec::default()
         }
     }
 

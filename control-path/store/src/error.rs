@@ -42,6 +42,20 @@ pub enum StoreError {
         /// The newest layout known.
         known: u8,
     },
+    /// A program from before the first release wrote the file.
+    #[error(
+        "{} has layout {version}, this program knows layout {known} only: move it aside and start again; the leases in \
+         it are lost, and hosts ask again when theirs end",
+        path.display()
+    )]
+    Older {
+        /// The store.
+        path: PathBuf,
+        /// The layout of the store.
+        version: u8,
+        /// The layout known.
+        known: u8,
+    },
     /// Another process has the store open.
     #[error("{} is in use by another process: stop the other switch, or configure another store", path.display())]
     Locked {

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The layout that this program writes.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 
 /// Length of the checksum behind each row, little-endian.
 const CHECKSUM: usize = 4;
@@ -16,6 +16,8 @@ pub(crate) enum RowError {
     Damaged,
     /// A newer program wrote the row.
     Newer(u8),
+    /// An older program wrote the row, in a layout that nobody reads any more.
+    Older(u8),
 }
 
 /// The row that holds `value` under `key`.
@@ -38,6 +40,7 @@ pub(crate) fn decode<T: DeserializeOwned>(key: u32, row: &[u8]) -> Result<T, Row
             _ => Err(RowError::Damaged),
         },
         Some((&version, _)) if version > VERSION => Err(RowError::Newer(version)),
+        Some((&version, _)) if version > 0 => Err(RowError::Older(version)),
         _ => Err(RowError::Damaged),
     }
 }
@@ -80,9 +83,11 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_a_newer_layout_is_not_called_damaged() {
-        let mut row = vec![VERSION + 1, 9, 9];
-        row.extend(checksum(7, &row).to_le_bytes());
-        assert_eq!(decode::<u64>(7, &row), Err(RowError::Newer(VERSION + 1)));
+    fn a_row_of_another_layout_is_not_called_damaged() {
+        for (version, error) in [(VERSION + 1, RowError::Newer(VERSION + 1)), (1, RowError::Older(1))] {
+            let mut row = vec![version, 9, 9];
+            row.extend(checksum(7, &row).to_le_bytes());
+            assert_eq!(decode::<u64>(7, &row), Err(error));
+        }
     }
 }

@@ -249,6 +249,7 @@ fn row_error(path: &Path, key: u32, error: &RowError) -> StoreError {
     match error {
         RowError::Damaged => StoreError::corrupt(path, format!("row {key} has a wrong checksum")),
         RowError::Newer(version) => StoreError::Newer { path: path.into(), version: *version, known: row::VERSION },
+        RowError::Older(version) => StoreError::Older { path: path.into(), version: *version, known: row::VERSION },
     }
 }
 

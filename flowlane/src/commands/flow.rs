@@ -74,7 +74,13 @@ fn open_from_host(global: &Global, options: OpenOptions, interface: String, outp
     let ask = Ask {
         interface,
         count: options.count,
-        spec: FlowSpec { destination: options.to, rate: options.rate, field: options.field.into(), name: options.name },
+        spec: FlowSpec {
+            destination: options.to,
+            rate: options.rate,
+            field: options.field.into(),
+            name: options.name,
+            ..FlowSpec::default()
+        },
         iaid: options.iaid.unwrap_or_else(|| leases.free_iaid()),
         timeout: options.timeout,
     };

@@ -17,7 +17,7 @@ use files::Files;
 use flowlane_pipeline::{Tables as _, Verdict, give_back, run as run_pipeline, send};
 use flowlane_ports::capture::{CaptureError, CaptureReader, CapturedFrame};
 use flowlane_program::{ProgramError, Tables};
-use flowlane_tables::{End, NEVER, NextHop, PortEntry, PortFlags, Resolution, Slot, ticks};
+use flowlane_tables::{End, Group, GroupIndex, NEVER, NextHop, PortEntry, PortFlags, Resolution, Slot, Tuple, ticks};
 use flowlane_wire::{Block, Mac, PortId, SlotIndex};
 use frame::Replayed;
 use miette::Result;
@@ -239,7 +239,7 @@ impl<'a> Replay<'a> {
                 *self.report.sent.entry(interface).or_default() += 1;
                 Ok(())
             }
-            Verdict::Pass => Ok(()),
+            Verdict::Pass | Verdict::Marked => Ok(()),
             _ => self.files.dropped(captured, &comment),
         }
     }
@@ -296,6 +296,7 @@ impl<'a> Replay<'a> {
         let (state, hop) = match flow.next {
             Resolution::Pending(_) => ("pending", None),
             Resolution::Resolved(hop) => ("resolved", Some(hop)),
+            Resolution::Group(_) => ("group", None),
             Resolution::Unreachable => ("unreachable", None),
         };
         Some(FlowReport {
@@ -368,6 +369,14 @@ impl flowlane_pipeline::Tables for Clocked {
 
     fn port(&self, port: PortId) -> Option<&PortEntry> {
         flowlane_pipeline::Tables::port(&self.tables, port)
+    }
+
+    fn group(&self, group: GroupIndex) -> Option<&Group> {
+        flowlane_pipeline::Tables::group(&self.tables, group)
+    }
+
+    fn tuple(&self, tuple: &Tuple) -> Option<u64> {
+        flowlane_pipeline::Tables::tuple(&self.tables, tuple)
     }
 
     fn tick(&self) -> u32 {

@@ -2,9 +2,9 @@
 
 use super::ports::Ports;
 use crate::api::{Problem, Trace, TraceRequest, TraceStep};
-use flowlane_pipeline::{Place, Step, Tables as _, Verdict, run};
+use flowlane_pipeline::{Place, Step, Tables as _, Verdict, run, withdraw};
 use flowlane_program::Tables;
-use flowlane_tables::{PortEntry, Resolution, Slot};
+use flowlane_tables::{Group, GroupIndex, PASS, PortEntry, Resolution, Slot, Tuple};
 use flowlane_wire::{Block, Mac, PortId, SlotIndex, header::ethernet};
 use std::collections::HashMap;
 
@@ -19,6 +19,10 @@ pub fn explain(request: &TraceRequest, tables: &Tables, ports: &Ports) -> Result
     let copy = Copy::of(&frame, tables);
     let mut steps = Vec::new();
     let verdict = run(&mut &mut frame[..], ingress, &copy, &mut |step| steps.push(sentence(step, ports)));
+    if let (Verdict::Ask, Some(port)) = (verdict, tables.port(ingress)) {
+        // Nobody will find a flow for it, so it must not count among those that ask.
+        withdraw(port);
+    }
     let egress = match verdict {
         Verdict::Forward { port, .. } => Some(ports.interface(port)),
         _ => None,
@@ -61,6 +65,14 @@ impl flowlane_pipeline::Tables for Copy<'_> {
         self.tables.port(port)
     }
 
+    fn group(&self, group: GroupIndex) -> Option<&Group> {
+        self.tables.group(group)
+    }
+
+    fn tuple(&self, tuple: &Tuple) -> Option<u64> {
+        self.tables.tuple(tuple)
+    }
+
     fn tick(&self) -> u32 {
         self.tables.tick()
     }
@@ -95,8 +107,22 @@ fn sentence(step: Step, ports: &Ports) -> TraceStep {
         Step::Parsed { destination, source } => ("parse", format!("destination {destination}, source {source}")),
         Step::NotOurs => ("look up", "neither address is in the block of this switch".into()),
         Step::Ours { place, address, slot } => {
-            let field = if place == Place::Destination { "destination" } else { "source" };
+            let field = match place {
+                Place::Destination => "destination",
+                Place::Source => "source",
+                Place::Flag => "flow address of the flagged packet,",
+            };
             ("look up", format!("the {field} {address} is in the block and points to slot {}", slot.0))
+        }
+        Step::Flagged { found: None, .. } => ("look up", "the packet is flagged, and has no flow yet".into()),
+        Step::Flagged { found: Some(PASS), .. } => ("look up", "the packet is flagged, and is left to Linux".into()),
+        Step::Flagged { found: Some(address), .. } => {
+            ("look up", format!("the packet is flagged; its flow is {}", Mac::from_u64(address)))
+        }
+        Step::Dscp { before, after } => ("rewrite", format!("DSCP {before} becomes {after}")),
+        Step::Receiver { place, hop, sent } => {
+            let sent = if sent { "sent" } else { "missed" };
+            ("replicate", format!("receiver {place}, {} by port {}: {sent}", hop.mac, ports.interface(hop.port)))
         }
         Step::LookedUp { holder: None } => ("look up", "the slot is free".into()),
         Step::LookedUp { holder: Some(holder) } => ("look up", format!("the slot holds flow {holder}")),
@@ -113,6 +139,9 @@ fn sentence(step: Step, ports: &Ports) -> TraceStep {
         }
         Step::NextHop { resolution: Resolution::Pending(waiting) } => {
             ("resolve", format!("no next hop is known yet; {waiting} frames wait for it"))
+        }
+        Step::NextHop { resolution: Resolution::Group(group) } => {
+            ("resolve", format!("the flow leads to the receivers of group {}", group.0))
         }
         Step::NextHop { resolution: Resolution::Unreachable } => ("resolve", "the next host can not be reached".into()),
         Step::Egress { hop, backup, up } => {

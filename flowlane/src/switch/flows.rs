@@ -1,6 +1,7 @@
 //! Flows: from a durable lease to a slot, and from a first packet or a route to a next hop.
 
 use super::{
+    hops::{Answer, Hops, Target, Wish},
     ports::Ports,
     show::SeenFrame,
     slow_path::{SlowPath, Waiting},
@@ -9,9 +10,8 @@ use crate::config::meter;
 use flowlane_allot::{Change, Lease};
 use flowlane_pipeline::give_back;
 use flowlane_program::{Destinations, Tables};
-use flowlane_resolve::{Query, Resolution as Answer, Resolver};
 use flowlane_tables::{End, NEVER, NextHop, PENDING_LIMIT, Rate, Resolution, Slot};
-use flowlane_wire::{FlowAddress, PortId, SlotIndex};
+use flowlane_wire::{FlowAddress, Restore, SlotIndex};
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     net::IpAddr,
@@ -22,8 +22,12 @@ use std::{
 /// What the control path knows of a flow beyond its slot.
 #[derive(Default)]
 struct Progress {
-    /// Who is asked for the next host.
-    query: Option<Query>,
+    /// Whether a next hop is being looked for.
+    watched: bool,
+    /// What is done to the DSCP where the next hop is the receiver's side.
+    restore: Restore,
+    /// Whether it is.
+    last: bool,
     /// Frames that wait, oldest first.
     waiting: VecDeque<Waiting>,
     /// How many frames have come since the flow had no next hop.
@@ -39,7 +43,6 @@ pub struct Flows {
     tables: Arc<Tables>,
     destinations: Destinations,
     progress: HashMap<SlotIndex, Progress>,
-    queries: HashMap<Query, BTreeSet<SlotIndex>>,
     unpublished: BTreeSet<SlotIndex>,
     slow_path: SlowPath,
     /// Octets of all frames that wait.
@@ -55,8 +58,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 impl Flows {
     /// No flows yet.
     pub fn new(tables: Arc<Tables>, destinations: Destinations, slow_path: SlowPath) -> Self {
-        let (progress, queries, unpublished) = Default::default();
-        Self { tables, destinations, progress, queries, unpublished, slow_path, octets: 0 }
+        let (progress, unpublished) = Default::default();
+        Self { tables, destinations, progress, unpublished, slow_path, octets: 0 }
     }
 
     /// Brings the table to what the leases say, keeping what is right: the flows of a predecessor go on. How many were
@@ -65,7 +68,7 @@ impl Flows {
         &mut self,
         leases: impl Iterator<Item = &'a Lease>,
         now: u64,
-        resolver: &Resolver,
+        hops: &mut Hops,
         ports: &Ports,
     ) -> (u32, u32, u32) {
         let mut leased: Vec<bool> = vec![false; self.tables.slots().len()];
@@ -76,7 +79,7 @@ impl Flows {
                 if let Some(leased) = leased.get_mut(index.0 as usize) {
                     *leased = true;
                 }
-                if self.adopt_one(address, lease, now, resolver, ports) { kept += 1 } else { installed += 1 }
+                if self.adopt_one(address, lease, now, hops, ports) { kept += 1 } else { installed += 1 }
             }
         }
         for (index, slot) in self.tables.slots().iter().enumerate() {
@@ -89,12 +92,12 @@ impl Flows {
         (kept, installed, removed)
     }
 
-    fn adopt_one(&mut self, address: FlowAddress, lease: &Lease, now: u64, resolver: &Resolver, ports: &Ports) -> bool {
+    fn adopt_one(&mut self, address: FlowAddress, lease: &Lease, now: u64, hops: &mut Hops, ports: &Ports) -> bool {
         let index = self.tables.block().slot(address);
         let Some(slot) = self.tables.slots().get(index.0 as usize) else { return false };
         let same = slot.flow().is_some_and(|flow| flow.address == address.mac() && flow.port == lease.port);
         if !same {
-            self.install(address, lease, now, resolver, ports);
+            self.install(address, lease, now, hops, ports);
             return false;
         }
         slot.set_expires(tick(lease, now));
@@ -104,13 +107,13 @@ impl Flows {
             slot.set_next(Resolution::UNKNOWN);
         }
         if let Some(destination) = lease.spec.destination.or_else(|| self.destinations.get(index)) {
-            self.watch(index, destination, lease.port, resolver, ports);
+            self.watch(index, destination, lease, hops, ports);
         }
         true
     }
 
     /// Carries durable changes of leases over to the table.
-    pub fn apply(&mut self, changes: &[Change], now: u64, resolver: &Resolver, ports: &Ports) {
+    pub fn apply(&mut self, changes: &[Change], now: u64, hops: &mut Hops, ports: &Ports) {
         for change in changes {
             let active = |lease: &Option<Lease>| lease.clone().filter(Lease::is_active);
             let (before, after) = (active(&change.before), active(&change.after));
@@ -120,20 +123,20 @@ impl Flows {
                 && before.as_ref().map(|lease| &lease.spec.destination)
                     == after.as_ref().map(|lease| &lease.spec.destination)
             {
-                after.iter().for_each(|lease| self.prolong(lease, now));
+                after.iter().for_each(|lease| self.prolong(lease, now, hops, ports));
                 continue;
             }
-            before.iter().for_each(|lease| self.remove(lease, resolver));
+            before.iter().for_each(|lease| self.remove(lease, hops));
             if let Some(lease) = &after {
                 for address in lease.addresses(self.tables.block()) {
-                    self.install(address, lease, now, resolver, ports);
+                    self.install(address, lease, now, hops, ports);
                 }
             }
         }
     }
 
     /// Takes a frame that waits for its next host.
-    pub fn waiting(&mut self, mut frame: Waiting, lease: Option<&Lease>, resolver: &Resolver, ports: &Ports) {
+    pub fn waiting(&mut self, mut frame: Waiting, lease: Option<&Lease>, hops: &mut Hops, ports: &Ports) {
         let index = frame.slot;
         let tables = Arc::clone(&self.tables);
         let Some(slot) = tables.slots().get(index.0 as usize) else { return };
@@ -143,17 +146,18 @@ impl Flows {
         };
         match slot.next() {
             Resolution::Resolved(hop) => return self.slow_path.send(frame, hop),
+            Resolution::Group(_) => return self.slow_path.drop(frame, End::NoReceiver),
             Resolution::Unreachable => return self.slow_path.drop(frame, End::NoRoute),
             Resolution::Pending(_) => {}
         }
-        let known = self.progress.get(&index).is_some_and(|progress| progress.query.is_some());
+        let known = self.progress.get(&index).is_some_and(|progress| progress.watched);
         if !known {
             let Some(destination) = lease.spec.destination.or_else(|| frame.destination()) else {
                 give_back(slot);
                 return self.slow_path.drop(frame, End::NoRoute);
             };
             self.destinations.set(index, Some(destination));
-            self.watch(index, destination, lease.port, resolver, ports);
+            self.watch(index, destination, lease, hops, ports);
         }
         let progress = self.progress.entry(index).or_default();
         progress.arrived += 1;
@@ -168,37 +172,12 @@ impl Flows {
         }
     }
 
-    /// Takes the answer to a question about next hosts.
-    pub fn resolved(&mut self, query: Query, answer: Answer, ports: &Ports) {
-        let slots: Vec<SlotIndex> = self.queries.get(&query).into_iter().flatten().copied().collect();
-        for index in slots {
-            match answer {
-                Answer::Pending => {}
-                Answer::Found(host) => match ports.of_ifindex(host.interface) {
-                    Some(port) => self.found(index, NextHop { mac: host.mac, port, routed: host.routed }),
-                    None => {
-                        let behind = interface_name(host.interface);
-                        let reason =
-                            format!("the next host {} is behind {behind}, which is no port of this switch", host.mac);
-                        self.unreachable(index, reason);
-                    }
-                },
-                Answer::Unreachable(reason) => self.unreachable(index, reason.to_string()),
-            }
-        }
-    }
-
-    /// An interface has another index: questions that named the old one are asked anew.
-    pub fn port_moved(&mut self, port: PortId, resolver: &Resolver, ports: &Ports) {
-        let moved: Vec<(SlotIndex, IpAddr)> = self
-            .progress
-            .iter()
-            .filter_map(|(index, progress)| Some((*index, progress.query?.destination)))
-            .filter(|(index, _)| self.flow_port(*index) == Some(port))
-            .collect();
-        for (index, destination) in moved {
-            self.unwatch(index, resolver);
-            self.watch(index, destination, port, resolver, ports);
+    /// Takes the answer to the question where a flow's frames go.
+    pub fn answered(&mut self, index: SlotIndex, answer: Answer) {
+        match answer {
+            Answer::Pending => {}
+            Answer::Found { hop, last } => self.found(index, hop, last),
+            Answer::Unreachable(reason) => self.unreachable(index, reason),
         }
     }
 
@@ -242,35 +221,41 @@ impl Flows {
     }
 
     /// Makes a slot what the lease says, whatever it was.
-    pub fn install(&mut self, address: FlowAddress, lease: &Lease, now: u64, resolver: &Resolver, ports: &Ports) {
+    pub fn install(&mut self, address: FlowAddress, lease: &Lease, now: u64, hops: &mut Hops, ports: &Ports) {
         let index = self.tables.block().slot(address);
-        self.unwatch(index, resolver);
+        self.unwatch(index, hops);
         self.forget(index);
         if let Some(slot) = self.tables.slots().get(index.0 as usize) {
             slot.install(address, lease.port, tick(lease, now), rate(lease), Resolution::UNKNOWN);
         }
         self.destinations.set(index, lease.spec.destination);
         if let Some(destination) = lease.spec.destination {
-            self.watch(index, destination, lease.port, resolver, ports);
+            self.watch(index, destination, lease, hops, ports);
         }
     }
 
-    fn prolong(&self, lease: &Lease, now: u64) {
+    fn prolong(&mut self, lease: &Lease, now: u64, hops: &mut Hops, ports: &Ports) {
         for address in lease.addresses(self.tables.block()) {
             if let Some(slot) = self.slot(address) {
                 slot.set_expires(tick(lease, now));
                 set_rate(slot, rate(lease));
             }
+            let index = self.tables.block().slot(address);
+            let watched = self.progress.get(&index).is_some_and(|progress| progress.watched);
+            if let Some(destination) = self.destinations.get(index).filter(|_| watched) {
+                // What a next switch was told of the flow may have changed.
+                self.watch(index, destination, lease, hops, ports);
+            }
         }
     }
 
-    fn remove(&mut self, lease: &Lease, resolver: &Resolver) {
+    fn remove(&mut self, lease: &Lease, hops: &mut Hops) {
         for address in lease.addresses(self.tables.block()) {
             let index = self.tables.block().slot(address);
             if let Some(slot) = self.slot(address) {
                 slot.remove();
             }
-            self.unwatch(index, resolver);
+            self.unwatch(index, hops);
             self.destinations.set(index, None);
             self.forget(index);
         }
@@ -296,43 +281,38 @@ impl Flows {
         self.tables.slots().get(self.tables.block().slot(address).0 as usize)
     }
 
-    fn flow_port(&self, index: SlotIndex) -> Option<PortId> {
-        self.tables.slots().get(index.0 as usize)?.flow().map(|flow| flow.port)
-    }
-
-    fn watch(&mut self, index: SlotIndex, destination: IpAddr, port: PortId, resolver: &Resolver, ports: &Ports) {
-        // Without an interface there is nothing to come in by; the question is asked when it is back.
-        let query = Query { destination, ingress: ports.ifindex(port).unwrap_or(0) };
-        if self.progress.get(&index).and_then(|progress| progress.query) == Some(query) {
-            return;
+    fn watch(&mut self, index: SlotIndex, destination: IpAddr, lease: &Lease, hops: &mut Hops, ports: &Ports) {
+        let progress = self.progress.entry(index).or_default();
+        (progress.watched, progress.restore) = (true, lease.spec.restore);
+        if let Some(slot) = self.tables.slots().get(index.0 as usize).filter(|_| progress.last) {
+            slot.set_restore(lease.spec.restore);
         }
-        self.unwatch(index, resolver);
-        self.progress.entry(index).or_default().query = Some(query);
-        self.queries.entry(query).or_default().insert(index);
-        resolver.watch(query);
+        hops.watch(Target::Flow(index), Wish::of(lease, destination), ports);
     }
 
-    fn unwatch(&mut self, index: SlotIndex, resolver: &Resolver) {
-        let Some(query) = self.progress.get_mut(&index).and_then(|progress| progress.query.take()) else { return };
-        resolver.unwatch(query);
-        if let Some(slots) = self.queries.get_mut(&query) {
-            slots.remove(&index);
-            if slots.is_empty() {
-                self.queries.remove(&query);
-            }
+    fn unwatch(&mut self, index: SlotIndex, hops: &mut Hops) {
+        if let Some(progress) = self.progress.get_mut(&index) {
+            progress.watched = false;
+            hops.unwatch(Target::Flow(index));
         }
     }
 
     /// Sends the frames that wait, in order, and only then lets the data path send by itself.
-    fn found(&mut self, index: SlotIndex, hop: NextHop) {
+    fn found(&mut self, index: SlotIndex, hop: NextHop, last: bool) {
         let tables = Arc::clone(&self.tables);
-        let Some(slot) = tables.slots().get(index.0 as usize) else { return };
-        let progress = self.progress.entry(index).or_default();
-        progress.reason = None;
+        let (Some(slot), Some(progress)) = (tables.slots().get(index.0 as usize), self.progress.get_mut(&index)) else {
+            return;
+        };
+        (progress.reason, progress.last) = (None, last);
+        let restore = if last { progress.restore } else { Restore::Keep };
         if !matches!(slot.next(), Resolution::Pending(_)) {
+            // No receiver gets a packet with the flag still on it.
+            slot.set_restore(if last { restore } else { slot.restore() });
             slot.set_next(Resolution::Resolved(hop));
+            slot.set_restore(restore);
             return;
         }
+        slot.set_restore(restore);
         for frame in self.take_waiting(index) {
             self.slow_path.send(frame, hop);
         }
@@ -376,12 +356,6 @@ impl Flows {
     }
 }
 
-/// The name of an interface that is no port; its number, if it is gone.
-fn interface_name(ifindex: u32) -> String {
-    let name = nix::net::if_::if_indextoname(ifindex).ok().and_then(|name| name.into_string().ok());
-    name.unwrap_or_else(|| format!("interface {ifindex}"))
-}
-
 /// The tick of the data path's clock at which a lease ends.
 fn tick(lease: &Lease, now: u64) -> u32 {
     if lease.expires == u64::MAX { NEVER } else { Tables::tick_in(lease.expires.saturating_sub(now)) }
@@ -404,7 +378,7 @@ fn rate(lease: &Lease) -> Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flowlane_wire::Block;
+    use flowlane_wire::{Block, PortId};
 
     #[test]
     fn a_flow_that_is_made_faster_sends_at_once() {

@@ -78,7 +78,13 @@ impl Switch {
             host,
             count: open.count.unwrap_or(1),
             lifetime: open.lifetime,
-            spec: FlowSpec { destination: open.destination, rate: open.rate, field: open.field, name: open.name },
+            spec: FlowSpec {
+                destination: open.destination,
+                rate: open.rate,
+                field: open.field,
+                name: open.name,
+                ..FlowSpec::default()
+            },
         };
         self.submit(Task::Client(Operation::Request(request)), reply);
     }
@@ -129,7 +135,7 @@ impl Switch {
             return found;
         }
         let leases = self.leases.allotter().leases();
-        self.flows.adopt(leases, boot_ms(), &self.resolver, &self.ports);
+        self.flows.adopt(leases, boot_ms(), &mut self.hops, &self.ports);
         Verification { ok: verify::compare(self.leases.allotter(), &self.tables).ok, ..found }
     }
 

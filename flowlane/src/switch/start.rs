@@ -1,6 +1,6 @@
 //! From a configuration to a running switch, without disturbing what a predecessor has left in the kernel.
 
-use super::{Sources, Switch, boot_ms, error::StartError, flows::Flows, leases::Leases, ports::Ports};
+use super::{Sources, Switch, boot_ms, error::StartError, flows::Flows, hops::Hops, leases::Leases, ports::Ports};
 use super::{
     command::Command,
     show::Show,
@@ -87,7 +87,7 @@ pub async fn start(config: Config) -> Result<(Switch, Sources, mpsc::Sender<Comm
         leases,
         flows,
         server,
-        resolver,
+        hops: Hops::new(resolver),
         show,
         listings,
         adopted,
@@ -231,9 +231,9 @@ async fn take_over(switch: &mut Switch) -> Result<(), StartError> {
     for link in &links {
         switch.ports.note(link);
     }
-    switch.resolver.set_static_routes(switch.ports.static_routes());
+    switch.hops.set_static_routes(&switch.ports);
     let leases: Vec<Lease> = switch.leases.allotter().leases().cloned().collect();
-    let (kept, installed, removed) = switch.flows.adopt(leases.iter(), boot_ms(), &switch.resolver, &switch.ports);
+    let (kept, installed, removed) = switch.flows.adopt(leases.iter(), boot_ms(), &mut switch.hops, &switch.ports);
     attach_ports(switch, links)?;
     switch.ports.forget_others();
     for (_, port) in switch.ports.iter().filter(|(_, port)| port.link.is_none()) {

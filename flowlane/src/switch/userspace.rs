@@ -5,7 +5,7 @@ use super::{
     show::SeenFrame,
     slow_path::{ToLinux, Waiting},
 };
-use flowlane_pipeline::{Tables as _, Verdict, give_back, run, size};
+use flowlane_pipeline::{Tables as _, Verdict, give_back, run, size, withdraw};
 use flowlane_ports::{
     PortError,
     af_packet::{Offload, Ring, RingOptions, RxFrame, Sender},
@@ -194,6 +194,11 @@ fn carry_out(work: &Work, frame: &RxFrame<'_>, verdict: Verdict, segments: u64) 
         Verdict::ToLinux(end) => {
             work.to_linux.deliver(frame.bytes);
             end
+        }
+        Verdict::Replicate { .. } => End::NoReceiver,
+        Verdict::Ask => {
+            work.tables.port(work.port).inspect(|port| withdraw(port));
+            End::FlagRefused
         }
         other => other.end(),
     };

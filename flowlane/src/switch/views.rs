@@ -148,6 +148,7 @@ pub fn field(field: Field) -> &'static str {
 pub fn state(resolution: Resolution) -> &'static str {
     match resolution {
         Resolution::Resolved(_) => "resolved",
+        Resolution::Group(_) => "group",
         Resolution::Pending(_) => "pending",
         Resolution::Unreachable => "unreachable",
     }

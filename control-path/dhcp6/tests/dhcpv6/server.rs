@@ -91,6 +91,7 @@ fn the_documented_solicit_gets_the_documented_reply() {
         rate: Some(10_000_000),
         field: Field::Destination,
         name: Some("backup".into()),
+        ..FlowSpec::default()
     };
     let request = Request { key: key(1), port: PEER.port, host: PEER.host, count: 16, lifetime: None, spec };
     assert_eq!(transaction.operations(), [Operation::Request(request)]);
@@ -175,8 +176,8 @@ fn what_an_ia_ll_says_of_the_flow_goes_before_what_the_message_says() {
     assert_eq!(
         specs,
         [
-            FlowSpec { destination: None, rate: Some(2), field: Field::Source, name: name.clone() },
-            FlowSpec { destination: None, rate: Some(1), field: Field::Destination, name },
+            FlowSpec { rate: Some(2), field: Field::Source, name: name.clone(), ..FlowSpec::default() },
+            FlowSpec { rate: Some(1), name, ..FlowSpec::default() },
         ]
     );
 }
