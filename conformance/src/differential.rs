@@ -156,3 +156,8 @@ impl Report {
         }
     }
 }
+
+/// How many seeds a run of so many frames takes: the next run starts behind them.
+pub const fn seeds(frames: u64) -> u64 {
+    frames.div_ceil(FRAMES_PER_TABLE)
+}
