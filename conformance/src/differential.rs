@@ -77,13 +77,16 @@ impl fmt::Display for Difference {
 /// # Errors
 /// [`Error`] where an executor can not be made: without root, or where the kernel does not take the programs.
 pub fn run(frames: u64, seed: u64, progress: impl Fn(u64) + Sync) -> Result<Report, Error> {
-    let shared = Shared { frames, seed, next: AtomicU64::new(0), done: AtomicU64::new(0), stop: AtomicBool::new(false) };
+    let shared =
+        Shared { frames, seed, next: AtomicU64::new(0), done: AtomicU64::new(0), stop: AtomicBool::new(false) };
     let report = Mutex::new(Report { seed, ..Report::default() });
     let processors = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
         let work = || Interfaces::with(|interfaces| shared.tables(Executor::all(interfaces)?, &report, &progress));
         let threads: Vec<_> = (0..processors).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
     })?;
     Ok(report.into_inner().unwrap_or_else(PoisonError::into_inner))
 }

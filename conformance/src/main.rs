@@ -87,6 +87,7 @@ fn show(report: &Report, json: bool) {
 }
 
 fn report_of(error: Error) -> miette::Report {
-    let help = "namespaces, interfaces and programs in the kernel need root: run it with sudo, or in a privileged container";
+    let help =
+        "namespaces, interfaces and programs in the kernel need root: run it with sudo, or in a privileged container";
     miette::miette!(help = help, "{error}")
 }

@@ -4,6 +4,7 @@ mod flag;
 
 pub use flag::{FlagConfig, FlagRole, FlaggedPolicy, flag_dscp};
 
+use flag::FlaggedFile;
 use flowlane_allot::Policy;
 use flowlane_program::Mode;
 use flowlane_tables::Rate;
@@ -11,7 +12,6 @@ use flowlane_wire::{Block, Mac, PortId};
 use ipnet::IpNet;
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use serde::{Deserialize, Serialize};
-use flag::FlaggedFile;
 use std::{
     collections::BTreeMap,
     ops::Range,
@@ -492,9 +492,8 @@ impl Source<'_> {
             toml::Value::String(s) => s.clone(),
             other => other.to_string(),
         };
-        bits_per_second(&text).ok_or_else(|| {
-            self.wrong(rate.span(), format!("{text:?} is no rate"), "bits per second, such as \"10M\"")
-        })
+        bits_per_second(&text)
+            .ok_or_else(|| self.wrong(rate.span(), format!("{text:?} is no rate"), "bits per second, such as \"10M\""))
     }
 
     fn mac(&self, text: &Spanned<String>) -> Result<Mac, ConfigError> {

@@ -109,8 +109,8 @@ fn describe(step: &Step, run: &Run) -> String {
 /// What must become of a frame, if that will still be so in a while.
 fn settled(switch: &Switch, arrival: &Arrival, nanos: u64) -> Option<Outcome> {
     let outcome = receive(switch, arrival, nanos);
-    let is_metered = outcome.end == End::OverRate
-        || outcome.changes.iter().any(|change| matches!(change, Change::Metered { .. }));
+    let is_metered =
+        outcome.end == End::OverRate || outcome.changes.iter().any(|change| matches!(change, Change::Metered { .. }));
     (!is_metered || outcome == receive(switch, arrival, nanos + LATER)).then_some(outcome)
 }
 
@@ -153,8 +153,7 @@ impl Run {
             }
             batch.counts[usize::from(arrival.ingress)][outcome.end as usize] += outcome.frames;
             batch.waiting.extend(waiting(arrival, outcome));
-            let mut found =
-                executor.run(arrival, outcome.group.is_some()).map_err(|text| of(executor, None, &text))?;
+            let mut found = executor.run(arrival, outcome.group.is_some()).map_err(|text| of(executor, None, &text))?;
             if outcome.group.is_some() {
                 found.octets.clone_from(&expected.octets);
             }

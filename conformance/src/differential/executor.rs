@@ -48,7 +48,8 @@ impl Done {
     /// For people to see.
     pub(super) fn describe(&self) -> String {
         let Self { action, octets, copies } = self;
-        let copies: Vec<String> = copies.iter().map(|(port, octets)| format!("\n    copy by {port}: {}", hex(octets))).collect();
+        let copies: Vec<String> =
+            copies.iter().map(|(port, octets)| format!("\n    copy by {port}: {}", hex(octets))).collect();
         format!("{action:?} {}{}", hex(octets), copies.concat())
     }
 }

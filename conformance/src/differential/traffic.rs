@@ -2,8 +2,8 @@
 
 use super::world::{PORTS, World};
 use flowlane_model::{Arrival, Flag, Mac, PortNumber, Tuple};
-use flowlane_vectors::frames::{ethertype, internet_checksum};
 use flowlane_vectors::flow_address;
+use flowlane_vectors::frames::{ethertype, internet_checksum};
 use std::net::IpAddr;
 
 const GROUP: Mac = [0x01, 0x00, 0x5e, 0, 0, 1];
@@ -13,9 +13,9 @@ impl World {
     /// A frame that comes in.
     pub(super) fn arrival(&mut self) -> Arrival {
         match self.random.u8(..) {
-            0..=159 => self.to_flow(),
-            160..=179 => self.from_flow(),
-            180..=229 => self.flagged(),
+            0..=164 => self.to_flow(),
+            165..=184 => self.from_flow(),
+            185..=239 => self.flagged(),
             _ => self.foreign(),
         }
     }
@@ -57,7 +57,7 @@ impl World {
     /// Anything that may stand in a frame, by the port that the flow of `address` wants, mostly.
     fn any(&mut self, destination: Mac, source: Mac, address: Mac) -> Arrival {
         let wanted = self.switch.flows.get(&address).map(|flow| flow.port);
-        let ingress = wanted.filter(|_| self.random.u8(..) < 245).unwrap_or_else(|| self.ingress());
+        let ingress = wanted.filter(|_| self.random.u8(..) < 250).unwrap_or_else(|| self.ingress());
         let (version, packet) = match self.random.u8(..) {
             0..=229 => {
                 let tuple = self.any_tuple();
@@ -218,7 +218,7 @@ impl World {
     }
 
     fn ttl(&mut self) -> u8 {
-        if self.chance(60) { self.random.u8(0..3) } else { self.random.u8(..) }
+        if self.chance(30) { self.random.u8(0..3) } else { self.random.u8(..) }
     }
 
     /// The flow address of a flow; seldom of none.

@@ -81,8 +81,8 @@ impl World {
             51..=58 => Step::Meter(flow, self.meter(nanos)),
             59..=62 => Step::Restore(flow, self.restore()),
             63..=66 => Step::Lease(flow, self.lease()),
-            67..=68 => Step::Remove(flow),
-            69..=72 => {
+            67 => Step::Remove(flow),
+            68..=72 => {
                 let address = self.flow_address(place as u8 * SPACING);
                 self.addresses[place] = address;
                 Step::Install(address, self.flow(nanos))
@@ -129,7 +129,7 @@ impl World {
         Port {
             mac: [2, 0, 0, 0, 1, number as u8],
             mtu: self.one_of(&[68, 576, 1_280, 1_500, 1_500, 1_500, 1_500, 3_000, 9_000]),
-            up: self.chance(220),
+            up: self.chance(235),
             own_source: self.chance(50),
             flag: self.one_of(&flags).map(|(mask, value)| Flag { mask, value }),
             marks: self.chance(25),
@@ -171,7 +171,7 @@ impl World {
     }
 
     fn lease(&mut self) -> Option<u32> {
-        self.one_of(&[None, None, None, None, Some(NEVER - 1), Some(NEVER - 1), Some(0)])
+        if self.chance(8) { Some(0) } else { self.one_of(&[None, Some(NEVER - 1)]) }
     }
 
     fn next(&mut self) -> Next {
@@ -191,7 +191,7 @@ impl World {
 
     fn hop(&mut self) -> Hop {
         // Seldom a port that there is not.
-        let port = if self.chance(3) { self.random.u16(16..0x7fff) } else { self.random.u16(1..=PORTS) };
+        let port = if self.chance(2) { self.random.u16(16..0x7fff) } else { self.random.u16(1..=PORTS) };
         Hop { mac: self.mac(), port, routed: self.random.bool() }
     }
 
@@ -234,7 +234,7 @@ impl World {
         match self.random.u8(..) {
             0..=79 => None,
             80..=109 => Some(None),
-            110..=129 => Some(Some(self.any_address())),
+            110..=114 => Some(Some(self.any_address())),
             _ => {
                 let flows = self.switch.flows.iter().filter(|(_, flow)| flow.port == tuple.ingress);
                 let flows: Vec<Mac> = flows.map(|(address, _)| *address).collect();

@@ -37,20 +37,27 @@ impl Size {
 }
 
 /// The length of all headers of a TCP segment or a UDP datagram, a tag beside included. None for other packets.
+///
+/// Whether the IP header makes sense is not asked: super-packets are made by the kernel.
 fn headers(arrival: &Arrival) -> Option<u64> {
     let octets = &arrival.octets;
-    let packet = Packet::of(arrival);
-    let (start, len) = packet.header_place(octets)?;
-    let protocol = match packet {
-        Packet::V4(_) => octets.get(start + 9)?,
-        _ => octets.get(start + 6)?,
+    let (transport, protocol) = match Packet::of(arrival) {
+        Packet::V4(start) => {
+            let header = octets.get(start..start + 20)?;
+            (start + usize::from(header[0] % 16) * 4, header[9])
+        }
+        Packet::V6(start) => (start + 40, octets.get(start..start + 40)?[6]),
+        Packet::Other | Packet::Cut => return None,
     };
-    let transport = start + len;
-    let transport_len = match protocol {
-        6 => usize::from(octets.get(transport + 12)? / 16) * 4,
-        17 => 8,
+    let len = match protocol {
+        TCP => usize::from(octets.get(transport + 12)? / 16) * 4,
+        UDP => 8,
         _ => return None,
     };
-    let headers = transport + transport_len;
-    Some(headers as u64 + if arrival.tag_beside { TAG } else { 0 })
+    Some((transport + len) as u64 + if arrival.tag_beside { TAG } else { 0 })
 }
+
+/// RFC 9293.
+const TCP: u8 = 6;
+/// RFC 768.
+const UDP: u8 = 17;

@@ -76,7 +76,9 @@ impl Source<'_> {
         let Some(role) = port.flag else {
             let useless = [port.flag_dscp.as_ref().map(Spanned::span), port.flagged.as_ref().map(Spanned::span)];
             return match useless.into_iter().flatten().next() {
-                Some(at) => Err(self.wrong(at, "the port does not look for the flag", "say flag = \"read\" or \"add\"")),
+                Some(at) => {
+                    Err(self.wrong(at, "the port does not look for the flag", "say flag = \"read\" or \"add\""))
+                }
                 None => Ok(None),
             };
         };
@@ -153,7 +155,8 @@ mod tests {
 
     #[test]
     fn the_policy_says_what_flagged_flows_are_given() {
-        let text = "flag = \"read\"\nflag_dscp = \"1xxxxx\"\n[port.flagged]\nlimit = 7\nrate = \"10M\"\nidle = \"2s\"\n";
+        let text =
+            "flag = \"read\"\nflag_dscp = \"1xxxxx\"\n[port.flagged]\nlimit = 7\nrate = \"10M\"\nidle = \"2s\"\n";
         let of = |restore: &str| port(&format!("{text}{restore}")).expect("valid").expect("a flag").policy;
         let policy = FlaggedPolicy { limit: 7, rate: Some(10_000_000), idle: 2, restore: Restore::Clear(32) };
         assert_eq!(of(""), policy);
