@@ -1,5 +1,9 @@
 //! The command line: nouns and verbs, as ip(8) has them.
 
+mod group;
+
+pub use group::{GroupCommand, OpenGroupOptions};
+
 use crate::config::{Executor, bits_per_second, seconds};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flowlane_allot::Field;
@@ -96,6 +100,9 @@ pub enum Command {
     /// Flows: open, ls, show, renew, close.
     #[command(subcommand, infer_subcommands = true)]
     Flow(FlowCommand),
+    /// Multicast groups: open, ls, show, add, remove, close.
+    #[command(subcommand, infer_subcommands = true)]
+    Group(GroupCommand),
     /// The switch's table: dump, verify.
     #[command(subcommand, infer_subcommands = true)]
     Table(TableCommand),

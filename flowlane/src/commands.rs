@@ -3,6 +3,7 @@
 pub mod demo;
 pub mod doctor;
 pub mod flow;
+pub mod group;
 pub mod replay;
 pub mod status;
 pub mod switch;

@@ -2,7 +2,7 @@
 
 mod flag;
 
-pub use flag::{FlagConfig, FlagRole, FlaggedPolicy, flag_dscp};
+pub use flag::{FlagConfig, FlagRole, FlaggedPolicy};
 
 use flag::FlaggedFile;
 use flowlane_allot::Policy;

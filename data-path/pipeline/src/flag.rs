@@ -141,7 +141,7 @@ pub(crate) fn set_dscp<F: Frame>(frame: &mut F, before: u8, after: u8) {
 
 /// Whose packet a frame is. Nothing where its headers are cut short or make no sense.
 #[inline(always)]
-pub(crate) fn tuple<F: Frame>(frame: &mut F, ingress: PortId) -> Option<Tuple> {
+pub fn tuple<F: Frame>(frame: &mut F, ingress: PortId) -> Option<Tuple> {
     let (tuple, ports) = match network(frame) {
         Network::V4(offset) => v4(frame, offset)?,
         Network::V6(offset) => v6(frame, offset)?,

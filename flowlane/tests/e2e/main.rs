@@ -11,6 +11,8 @@ mod claims;
 mod daemon;
 mod faults;
 mod first_packets;
+mod groups;
+mod flags;
 mod hosts_ask;
 mod lab;
 mod many;
