@@ -8,6 +8,7 @@
 //! [`flowlane_vectors::Executor`] runs golden frames. [`Generator`] makes tables, frames and changes from a seed.
 //! Everything but [`InUserspace`] needs root.
 
+pub mod differential;
 mod error;
 mod generate;
 mod in_kernel;
