@@ -377,7 +377,7 @@ fn a_receiver_behind_a_router_gets_copies_with_one_less_to_live(executor: &str) 
     assert_eq!(frames[0].bytes, sent_on(&frame, mac_of(3), mac(&address), false), "the same subnet");
 
     // One with no time left: those in the same subnet get it, the others miss it.
-    let mut last = frame.clone();
+    let mut last = frame;
     last[22] = 1;
     Injector::open(lab.a.link()).expect("root").send(&last).expect("sent");
     beside.wait_for(2, SOON).expect("a copy");
