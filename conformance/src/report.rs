@@ -3,6 +3,7 @@
 use crate::{Cell, EXECUTORS, Results};
 use flowlane_vectors::all;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 
 /// One document for programs.
 pub fn json(results: &Results) -> Value {
@@ -35,13 +36,12 @@ pub fn text(results: &Results) -> String {
         let cells: String = EXECUTORS.iter().map(|executor| format!("{:>12}", brief(&row.cells[executor]))).collect();
         text += &format!("{:>5}  {:<78}{cells}\n", row.claim.id, shortened(row.claim.sentence, 76));
     }
-    for row in &results.rows {
-        for (executor, cell) in &row.cells {
-            let id = row.claim.id;
-            cell.failed.iter().for_each(|how| text += &format!("\nclaim {id}, {executor}: {how}\n"));
-        }
-    }
-    results.others.iter().for_each(|(executor, how)| text += &format!("\n{executor}: {how}\n"));
+    // A case may show several claims; it is told once.
+    let cells = results.rows.iter().flat_map(|row| &row.cells);
+    let failed = cells.flat_map(|(executor, cell)| cell.failed.iter().map(|how| (*executor, how.as_str())));
+    let others = results.others.iter().map(|(executor, how)| (*executor, how.as_str()));
+    let failed: BTreeSet<_> = failed.chain(others).collect();
+    failed.iter().for_each(|(executor, how)| text += &format!("\n{executor}: {how}\n"));
     text
 }
 

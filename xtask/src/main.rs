@@ -1,8 +1,9 @@
 //! Tasks of the repository: `cargo xtask test` passes all tests, `cargo xtask bpf` builds the kernel program,
-//! `cargo xtask fuzz` looks for inputs that should not be.
+//! `cargo xtask conformance` shows every claim on every executor, `cargo xtask fuzz` looks for inputs that should not be.
 
 mod apt;
 mod bpf;
+mod conformance;
 mod error;
 mod fuzz;
 mod process;
@@ -25,6 +26,10 @@ struct Cli {
 enum Task {
     /// Build the kernel program and write data-path/kernel/flowlane.bpf.{o,sources}, which are committed
     Bpf(BpfOptions),
+    /// Show every claim on every executor of the pipeline, and write docs/conformance.md
+    ///
+    /// Needs root. Fails unless every claim has a case that passed on every executor, and none failed.
+    Conformance(conformance::Options),
     /// Let libFuzzer look for inputs that break a fuzz target (fuzz/src); stops at the first
     ///
     /// Builds cargo-bolero into target/tools when it is not there. The stable compiler will do; libFuzzer itself needs a
@@ -51,6 +56,7 @@ struct BpfOptions {
 fn main() -> ExitCode {
     let done = Repository::find().and_then(|repository| match Cli::parse().task {
         Task::Bpf(options) => bpf(&repository, &options).map(|()| ExitCode::SUCCESS),
+        Task::Conformance(options) => conformance::run(&repository, &options).map(|()| ExitCode::SUCCESS),
         Task::Fuzz(options) => fuzz::run(&repository, &options).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::run(&repository, &options),
     });

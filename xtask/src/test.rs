@@ -5,6 +5,7 @@ mod totals;
 use crate::{
     apt,
     bpf::{self, Toolchain},
+    conformance,
     error::Error,
     fuzz, process,
     repository::Repository,
@@ -64,6 +65,7 @@ pub fn run(repository: &Repository, options: &Options) -> Result<ExitCode, Error
         println!("not run, for they need root: the integration tests of {}", KERNEL_TESTS.join(", "));
     } else {
         run.tests("tests", &["--workspace"], []);
+        run.step("every claim on every executor", || conformance::check(repository));
     }
     run.tests("fuzz targets, with random inputs", &fuzz::test_arguments(), []);
     drop(rebuilt);
