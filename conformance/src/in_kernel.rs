@@ -53,7 +53,7 @@ impl Program {
     }
 
     /// The longest frame that a test run takes: what a page holds besides its head and tail, or several pages.
-    const fn longest(self) -> usize {
+    pub(crate) const fn longest(self) -> usize {
         match self {
             Self::Xdp => 16 * 4_096,
             Self::Tc => 3_712,
@@ -97,11 +97,15 @@ impl InKernel {
     /// # Errors
     /// [`Error`] where the kernel does not take the tables.
     pub fn new(program: Program, interfaces: &Arc<Interfaces>, queue_bytes: u32) -> Result<Self, Error> {
-        let mut switch = Self::without_devices(program, interfaces, queue_bytes)?;
-        for port in interfaces.ports() {
-            switch.kernel.set_device(port, interfaces.index(port))?;
-        }
-        Ok(switch)
+        Self::without_devices(program, interfaces, queue_bytes)?.with_devices()
+    }
+
+    /// One that shows nothing, and has a queue of this size for frames that wait.
+    ///
+    /// # Errors
+    /// As above.
+    pub(crate) fn quiet(program: Program, interfaces: &Arc<Interfaces>, queue_bytes: u32) -> Result<Self, Error> {
+        Self::open(program, interfaces, queue_bytes, false)?.with_devices()
     }
 
     /// One that XDP can not send frames by.
@@ -109,11 +113,22 @@ impl InKernel {
     /// # Errors
     /// As above.
     pub fn without_devices(program: Program, interfaces: &Arc<Interfaces>, queue_bytes: u32) -> Result<Self, Error> {
+        Self::open(program, interfaces, queue_bytes, queue_bytes > 1 << 16)
+    }
+
+    fn open(program: Program, interfaces: &Arc<Interfaces>, queue_bytes: u32, show: bool) -> Result<Self, Error> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("agree-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let options = KernelOptions { name: name.clone(), block: block(), queue_bytes, show: queue_bytes > 1 << 16 };
+        let options = KernelOptions { name: name.clone(), block: block(), queue_bytes, show };
         let (kernel, tables, punts, _) = Kernel::open(options)?;
         Ok(Self { program, name, kernel, tables, punts, copies: BTreeMap::new(), interfaces: Arc::clone(interfaces) })
+    }
+
+    fn with_devices(mut self) -> Result<Self, Error> {
+        for port in self.interfaces.ports() {
+            self.kernel.set_device(port, self.interfaces.index(port))?;
+        }
+        Ok(self)
     }
 
     /// How a frame ended, with its records left in the queue.
@@ -136,7 +151,7 @@ impl InKernel {
     }
 
     /// Runs the switch's program, and what XDP hands up runs tc's, as its companion does.
-    fn run(&mut self, input: &Input) -> Result<(Action, Vec<u8>), String> {
+    pub(crate) fn run(&mut self, input: &Input) -> Result<(Action, Vec<u8>), String> {
         let run = self.run_program(self.program, input)?;
         match run.word {
             None => Ok((run.action, run.frame)),
@@ -176,7 +191,7 @@ impl InKernel {
         self.tables.counts(port).map_err(|error| error.to_string())
     }
 
-    fn records(&mut self) -> Vec<Record> {
+    pub(crate) fn records(&mut self) -> Vec<Record> {
         let mut records = Vec::new();
         self.punts.drain(usize::MAX, |punt| records.push(record(&punt)));
         records

@@ -11,6 +11,7 @@
 //! and [`Replay`] needs root.
 
 mod claims;
+pub mod differential;
 mod error;
 mod generate;
 mod in_kernel;

@@ -89,9 +89,11 @@ pub fn run(flowlane: &Path, progress: impl Fn(&str) + Sync) -> Result<Results, E
         for executor in EXECUTORS {
             progress(executor);
             let mut stages = stages(executor, interfaces, flowlane)?;
-            all().iter().for_each(|vector| results.add(executor, &vector.name, vector.claims, on(&mut stages, vector)));
+            all()
+                .iter()
+                .for_each(|vector| results.add(executor, &vector.name, vector.claims, &on(&mut stages, vector)));
             for story in stories() {
-                results.add(executor, story.name, story.claims, played(&mut stages, &story));
+                results.add(executor, story.name, story.claims, &played(&mut stages, &story));
             }
         }
         Ok(results)
@@ -132,13 +134,13 @@ impl Results {
         Self { rows, others: Vec::new() }
     }
 
-    fn add(&mut self, executor: &'static str, name: &str, claims: &[u8], ending: Ending) {
-        if let (Ending::Failed(how), []) = (&ending, claims) {
+    fn add(&mut self, executor: &'static str, name: &str, claims: &[u8], ending: &Ending) {
+        if let (Ending::Failed(how), []) = (ending, claims) {
             self.others.push((executor, format!("{name}: {how}")));
         }
         let rows = self.rows.iter_mut().filter(|row| claims.contains(&row.claim.id));
         for cell in rows.filter_map(|row| row.cells.get_mut(executor)) {
-            match &ending {
+            match ending {
                 Ending::Passed => cell.passed += 1,
                 Ending::Refused => cell.refused += 1,
                 Ending::Failed(how) => cell.failed.push(format!("{name}: {how}")),
@@ -197,12 +199,12 @@ mod tests {
         assert!(!results.all_shown());
         for executor in EXECUTORS {
             for claim in CLAIMS {
-                results.add(executor, "good", &[claim.id], Ending::Passed);
-                results.add(executor, "never", &[claim.id], Ending::Refused);
+                results.add(executor, "good", &[claim.id], &Ending::Passed);
+                results.add(executor, "never", &[claim.id], &Ending::Refused);
             }
         }
         assert!(results.all_shown());
-        results.add("tc", "bad", &[7], Ending::Failed("is late".to_owned()));
+        results.add("tc", "bad", &[7], &Ending::Failed("is late".to_owned()));
         assert!(!results.all_shown());
         assert_eq!(results.rows[6].cells["tc"].sentence(), "1 of 2 cases failed, the first is bad: is late.");
         assert_eq!(results.rows[6].cells["xdp"].sentence(), "ok");
@@ -212,9 +214,9 @@ mod tests {
     fn a_failure_of_no_claim_is_a_failure() {
         let mut results = Results::new();
         for executor in EXECUTORS {
-            CLAIMS.iter().for_each(|claim| results.add(executor, "good", &[claim.id], Ending::Passed));
+            CLAIMS.iter().for_each(|claim| results.add(executor, "good", &[claim.id], &Ending::Passed));
         }
-        results.add("xdp", "bad", &[], Ending::Failed("is late".to_owned()));
+        results.add("xdp", "bad", &[], &Ending::Failed("is late".to_owned()));
         assert!(!results.all_shown());
     }
 }

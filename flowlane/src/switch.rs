@@ -14,6 +14,7 @@ pub mod command;
 mod dhcp6;
 pub mod error;
 mod explain;
+mod flagged;
 mod flows;
 mod frame;
 mod groups;
@@ -30,6 +31,7 @@ mod views;
 
 use crate::config::Config;
 use command::Command;
+use flagged::{Asked, Flagged, tuple_of};
 use flowlane_dhcp6::{Peer, Server};
 use flowlane_ports::control::Datagram;
 use flowlane_program::{Punts, Tables};
@@ -72,6 +74,7 @@ struct Switch {
     leases: Leases,
     flows: Flows,
     groups: Groups,
+    flagged: Flagged,
     server: Server,
     hops: Hops,
     show: Option<Show>,
@@ -171,13 +174,14 @@ impl Switch {
                 },
                 Some(from) = sources.from_workers.recv() => self.of_worker(from),
                 ready = readable(&mut sources.punts) => self.drain(ready.into_diagnostic()?),
-                () = tokio::time::sleep_until(deadline.into()) => self.flows.timeout(Instant::now()),
+                () = tokio::time::sleep_until(deadline.into()) => self.timeout(Instant::now()),
                 _ = flush.tick(), if self.show.is_some() => self.flush(),
                 () = std::future::ready(()), if !self.listings.is_empty() => self.list_on(),
                 _ = interrupt.recv() => break,
                 _ = terminate.recv() => break,
                 ended = &mut api => return ended.into_diagnostic()?,
             }
+            self.settle(&mut sources);
             self.pump();
             self.show_waited();
         }
@@ -190,7 +194,12 @@ impl Switch {
         let now = Instant::now();
         let lease = self.leases.deadline().map(|at| now + Duration::from_millis(at.saturating_sub(boot_ms())));
         let hour = now + Duration::from_secs(3600);
-        [lease, self.flows.deadline()].into_iter().flatten().min().unwrap_or(hour).min(hour)
+        [lease, self.flows.deadline(), self.flagged.deadline()].into_iter().flatten().min().unwrap_or(hour).min(hour)
+    }
+
+    fn timeout(&mut self, now: Instant) {
+        self.flows.timeout(now);
+        self.flagged_timeout(now);
     }
 
     /// Starts what waits for leases, and gives the answers that need no commit.
@@ -204,6 +213,7 @@ impl Switch {
     fn committed(&mut self, committed: Committed) {
         let now = boot_ms();
         let (changes, answers) = self.leases.committed(committed, now);
+        self.flagged.ended(&changes, &mut self.ports);
         for change in &changes {
             if change.is_of_group() {
                 self.groups.apply(change, now, &mut self.hops, &self.ports);
@@ -211,6 +221,7 @@ impl Switch {
                 self.flows.apply(std::slice::from_ref(change), now, &mut self.hops, &self.ports);
             }
         }
+        self.flagged.begun(&changes, &mut self.ports);
         for (done, results) in answers {
             done(results, self, now);
         }
@@ -228,6 +239,10 @@ impl Switch {
                 return;
             }
         };
+        if transaction.operations().iter().any(|operation| tuple_of(operation.key()).is_some()) {
+            // The names of the flows of flagged packets are not for hosts.
+            return self.ports.get_mut(port).map_or((), |port| port.ignore("reserved-client"));
+        }
         let tasks = transaction.operations().iter().cloned().map(Task::Client).collect();
         let done: Done = Box::new(move |results, switch, now| {
             let _until_answered = permit;
@@ -250,6 +265,7 @@ impl Switch {
                 for (target, answer) in self.hops.resolved(query, resolution, &self.ports) {
                     self.answered(target, answer);
                 }
+                self.route_of_asking(query, resolution);
             }
             Event::LinkGone { ifindex, .. } => {
                 self.ports.link_gone(ifindex);
@@ -277,23 +293,29 @@ impl Switch {
 
     /// Takes some of what the kernel has, so that the other sources have their turn under a flood.
     fn drain(&mut self, mut ready: AsyncFdReadyMutGuard<'_, Punts>) {
-        let mut waiting = Vec::new();
-        let mut seen = Vec::new();
-        let records = ready.get_inner_mut().drain(BURST, |punt| {
-            waiting.extend(Waiting::from_kernel(&punt));
-            seen.extend(SeenFrame::from_kernel(&punt));
-        });
-        if records < BURST {
+        if self.take_punts(ready.get_inner_mut()) < BURST {
             ready.clear_ready();
         }
-        drop(ready);
-        waiting.into_iter().for_each(|frame| self.waiting(frame));
+    }
+
+    /// Takes at most [`BURST`] records of the kernel. How many there were.
+    fn take_punts(&mut self, punts: &mut Punts) -> usize {
+        let mut frames = Vec::new();
+        let mut seen = Vec::new();
+        let records = punts.drain(BURST, |punt| {
+            frames.extend(Waiting::from_kernel(&punt).map(FromWorker::Waiting));
+            frames.extend(Asked::from_kernel(&punt).map(FromWorker::Asking));
+            seen.extend(SeenFrame::from_kernel(&punt));
+        });
+        frames.into_iter().for_each(|frame| self.of_worker(frame));
         seen.iter().for_each(|frame| self.seen(frame));
+        records
     }
 
     fn of_worker(&mut self, from: FromWorker) {
         match from {
             FromWorker::Waiting(frame) => self.waiting(frame),
+            FromWorker::Asking(frame) => self.asked(frame),
             FromWorker::Seen(frame) => self.seen(&frame),
             FromWorker::Ended(port, error) => self.ports.worker_ended(port, &error),
         }

@@ -34,6 +34,11 @@ fn suite(repository: &Repository, json: bool, page: &Path) -> Result<(), Error> 
     process::run(process::cargo().arg("build").args(packages))?;
     let built = repository.target.join("debug");
     let mut suite = Command::new(built.join("flowlane-conformance"));
-    suite.arg("--flowlane").arg(built.join("flowlane")).arg("--page").arg(page).args(json.then_some("--json"));
+    suite
+        .args(["claims", "--flowlane"])
+        .arg(built.join("flowlane"))
+        .arg("--page")
+        .arg(page)
+        .args(json.then_some("--json"));
     process::run(&mut suite)
 }

@@ -1,9 +1,11 @@
 //! Tasks of the repository: `cargo xtask test` passes all tests, `cargo xtask bpf` builds the kernel program,
-//! `cargo xtask conformance` shows every claim on every executor, `cargo xtask fuzz` looks for inputs that should not be.
+//! `cargo xtask conformance` shows every claim on every executor, `cargo xtask differential` compares the executors,
+//! `cargo xtask fuzz` looks for inputs that should not be.
 
 mod apt;
 mod bpf;
 mod conformance;
+mod differential;
 mod error;
 mod fuzz;
 mod process;
@@ -30,6 +32,10 @@ enum Task {
     ///
     /// Needs root. Fails unless every claim has a case that passed on every executor, and none failed.
     Conformance(conformance::Options),
+    /// Compare all executors of the pipeline with the model, on generated frames, bit for bit; needs root
+    ///
+    /// Ends well only if no frame differs. Else it says which frame of which seed shows it.
+    Differential(differential::Options),
     /// Let libFuzzer look for inputs that break a fuzz target (fuzz/src); stops at the first
     ///
     /// Builds cargo-bolero into target/tools when it is not there. The stable compiler will do; libFuzzer itself needs a
@@ -57,6 +63,7 @@ fn main() -> ExitCode {
     let done = Repository::find().and_then(|repository| match Cli::parse().task {
         Task::Bpf(options) => bpf(&repository, &options).map(|()| ExitCode::SUCCESS),
         Task::Conformance(options) => conformance::run(&repository, &options).map(|()| ExitCode::SUCCESS),
+        Task::Differential(options) => differential::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Fuzz(options) => fuzz::run(&repository, &options).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::run(&repository, &options),
     });

@@ -5,7 +5,7 @@ mod totals;
 use crate::{
     apt,
     bpf::{self, Toolchain},
-    conformance,
+    conformance, differential,
     error::Error,
     fuzz, process,
     repository::Repository,
@@ -29,6 +29,10 @@ const KERNEL_TESTS: [&str; 6] =
     ["flowlane", "flowlane-conformance", "flowlane-lab", "flowlane-ports", "flowlane-program", "flowlane-resolve"];
 /// Unit tests that do so all the same: this one mounts a file system, to fill it.
 const KERNEL_UNIT_TESTS: [&str; 1] = ["a_full_file_system_is_reported_and_survived"];
+
+/// That one must be found.
+const SEEDED_BUG: [&str; 6] =
+    ["--package", "flowlane-conformance", "--features", "seeded-bug", "--test", "differential"];
 
 /// How to test.
 #[derive(Args)]
@@ -66,6 +70,9 @@ pub fn run(repository: &Repository, options: &Options) -> Result<ExitCode, Error
     } else {
         run.tests("tests", &["--workspace"], []);
         run.step("every claim on every executor", || conformance::check(repository));
+        run.tests("differential test of a pipeline with a fault", &SEEDED_BUG, []);
+        let name = format!("differential test, {} frames", differential::FRAMES);
+        run.step(&name, || differential::run(&differential::Options::default()));
     }
     run.tests("fuzz targets, with random inputs", &fuzz::test_arguments(), []);
     drop(rebuilt);

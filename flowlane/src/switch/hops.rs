@@ -122,6 +122,17 @@ impl Hops {
         }
     }
 
+    /// Looks for the route of a question that nobody's next hop depends on yet, until [`Hops::unwatch_route`]: what the
+    /// resolver says follows.
+    pub fn watch_route(&self, query: Query) {
+        self.resolver.watch(query);
+    }
+
+    /// Takes back one [`Hops::watch_route`].
+    pub fn unwatch_route(&self, query: Query) {
+        self.resolver.unwatch(query);
+    }
+
     /// Static routes name interfaces by their index: tells it as it is now.
     pub fn set_static_routes(&self, ports: &Ports) {
         self.resolver.set_static_routes(ports.static_routes());

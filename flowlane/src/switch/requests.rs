@@ -139,6 +139,7 @@ impl Switch {
         self.flows.adopt(leases, boot_ms(), &mut self.hops, &self.ports);
         let leases = self.leases.allotter().leases();
         self.groups.adopt(leases, boot_ms(), &mut self.hops, &self.ports);
+        self.adopt_tuples();
         Verification { ok: self.differences().ok, ..found }
     }
 
@@ -162,7 +163,11 @@ impl Switch {
             quarantined: counts.quarantined,
             adopted: self.adopted,
             store: self.config.state_directory.join("leases.redb").display().to_string(),
-            ports: self.ports.iter().map(|(number, port)| views::port(number, port, &self.tables)).collect(),
+            ports: self
+                .ports
+                .iter()
+                .map(|(number, port)| views::port(number, port, &self.tables, &self.flagged))
+                .collect(),
             problems: self.problems(),
         }
     }

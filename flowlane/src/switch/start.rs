@@ -1,7 +1,8 @@
 //! From a configuration to a running switch, without disturbing what a predecessor has left in the kernel.
 
 use super::{
-    Sources, Switch, boot_ms, error::StartError, flows::Flows, groups::Groups, hops::Hops, leases::Leases, ports::Ports,
+    Sources, Switch, boot_ms, error::StartError, flagged::Flagged, flows::Flows, groups::Groups, hops::Hops,
+    leases::Leases, ports::Ports,
 };
 use super::{
     command::Command,
@@ -77,6 +78,7 @@ pub async fn start(config: Config) -> Result<(Switch, Sources, mpsc::Sender<Comm
     let slow_path = SlowPath::new(Arc::clone(&tables), to_linux.clone(), config.capture.is_some());
     let groups = Groups::new(Arc::clone(&tables));
     let flows = Flows::new(Arc::clone(&tables), destinations, slow_path);
+    let flagged = Flagged::new(Arc::clone(&tables));
     let ports = Ports::new(Arc::clone(&config), Arc::clone(&tables), kernel, to_linux, workers_in, inputs_in);
     let (resolver, events) = Resolver::start(Vec::new())?;
     let server = Server::new(server_uuid(&config.state_directory)?, config.block);
@@ -90,6 +92,7 @@ pub async fn start(config: Config) -> Result<(Switch, Sources, mpsc::Sender<Comm
         leases,
         flows,
         groups,
+        flagged,
         server,
         hops: Hops::new(resolver),
         show,
@@ -240,6 +243,8 @@ async fn take_over(switch: &mut Switch) -> Result<(), StartError> {
     let (kept, installed, removed) = switch.flows.adopt(leases.iter(), boot_ms(), &mut switch.hops, &switch.ports);
     let (groups_kept, groups_installed) =
         switch.groups.adopt(leases.iter(), boot_ms(), &mut switch.hops, &switch.ports);
+    switch.forget_asking();
+    switch.adopt_tuples();
     attach_ports(switch, links)?;
     switch.ports.forget_others();
     for (_, port) in switch.ports.iter().filter(|(_, port)| port.link.is_none()) {

@@ -2,10 +2,14 @@
 
 use super::leases::Failure;
 use super::{
+    flagged::{Flagged, tuple_of},
     flows::Flows,
     ports::{Port, Ports},
 };
-use crate::api::{EntryView, FlowView, LeaseView, PortView, Problem, groups::ReceiverEntryView};
+use crate::{
+    api::{EntryView, FlaggedView, FlowView, LeaseView, PortView, Problem, TupleView, groups::ReceiverEntryView},
+    config::FlagRole,
+};
 use flowlane_allot::{Field, Lease, ReceiversError, Refusal};
 use flowlane_program::Tables;
 use flowlane_tables::{End, GroupIndex, NEVER, Resolution};
@@ -38,12 +42,14 @@ pub fn flow(
         Resolution::Resolved(hop) => Some(hop),
         _ => None,
     };
+    let tuple = tuple_of(&lease.key);
     Some(FlowView {
         address: address.to_string(),
         slot: index.0,
         name: lease.spec.name.clone(),
         port: ports.interface(lease.port),
-        field: field(lease.spec.field).into(),
+        field: if tuple.is_some() { "flag" } else { field(lease.spec.field) }.into(),
+        tuple: tuple.map(TupleView::from),
         destination: flows.destination(index).or(lease.spec.destination),
         state: state(slot.next()).into(),
         reason: flows.reason(index).map(str::to_owned),
@@ -107,7 +113,7 @@ fn receivers(group: GroupIndex, tables: &Tables) -> Vec<ReceiverEntryView> {
 }
 
 /// A port.
-pub fn port(number: PortId, port: &Port, tables: &Tables) -> PortView {
+pub fn port(number: PortId, port: &Port, tables: &Tables, flagged: &Flagged) -> PortView {
     let counts = tables.counts(number).unwrap_or_else(|error| {
         tracing::warn!("counters can not be read: {error}");
         Default::default()
@@ -122,9 +128,16 @@ pub fn port(number: PortId, port: &Port, tables: &Tables) -> PortView {
         mac: port.link.as_ref().map(|link| link.mac.to_string()),
         mtu: port.link.as_ref().map(|link| link.mtu),
         counts: counted.map(|(end, count)| (end.name().to_owned(), count)).collect(),
+        flagged: flagged_of(number, port, flagged),
         dhcp6_ignored: port.ignored(),
         problem: port.problem.clone(),
     }
+}
+
+fn flagged_of(number: PortId, port: &Port, flagged: &Flagged) -> Option<FlaggedView> {
+    let config = port.config.flag.filter(|flag| flag.role == FlagRole::Read)?;
+    let at = flagged.at(number);
+    Some(FlaggedView { flows: at.flows, limit: config.policy.limit, asking: at.asking, left_to_linux: at.passes })
 }
 
 /// Why something was not done.

@@ -11,6 +11,7 @@ mod claims;
 mod daemon;
 mod faults;
 mod first_packets;
+mod flags;
 mod groups;
 mod hosts_ask;
 mod lab;
