@@ -1,8 +1,10 @@
 //! The command line: nouns and verbs, as ip(8) has them.
 
 mod group;
+mod mark;
 
 pub use group::{GroupCommand, OpenGroupOptions};
+pub use mark::MarkOptions;
 
 use crate::config::{Executor, bits_per_second, seconds};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -110,6 +112,8 @@ pub enum Command {
     Trace(TraceOptions),
     /// Run a capture file through a switch of a configuration, without privileges.
     Replay(ReplayOptions),
+    /// Ask for flows for packets of this host by marking them with the virtual-circuit flag, until stopped.
+    Mark(MarkOptions),
     /// The switch on one screen.
     Status,
     /// Check what this machine lacks, each finding with its remedy.

@@ -55,6 +55,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Table(command) => commands::table::run(&global, &command, output),
         Command::Trace(options) => commands::trace::run(&global, &options, output),
         Command::Replay(options) => commands::replay::run(&options, output),
+        Command::Mark(options) => commands::mark::run(&options, output),
         Command::Status => commands::status::run(&global, output),
         Command::Doctor(options) => commands::doctor::run(&options, output),
     }

@@ -57,6 +57,14 @@ fn pass<O: Observer>(observer: &mut O) -> Result<Ours, Verdict> {
     Err(Verdict::Pass)
 }
 
+/// Adds the flag to an IP packet that does not have it (claim 23), before it comes to a switch.
+#[inline(always)]
+pub fn add_flag<F: Frame>(frame: &mut F, flag: Flag) {
+    if let Some(before) = dscp(frame) {
+        mark(frame, flag, before, &mut ());
+    }
+}
+
 /// Adds the flag to a packet that does not have it (claim 23).
 #[inline(always)]
 fn mark<F: Frame, O: Observer>(frame: &mut F, flag: Flag, before: u8, observer: &mut O) -> Verdict {

@@ -2,17 +2,22 @@
 
 use crate::{
     api::text,
-    daemon::Daemon,
+    daemon::{Daemon, PROGRAM},
     lab::{Lab, SOON, as_a_wire, eventually, flow_from_a, ip, mac, mac_of, net, settings},
     on,
     packet::{sent_on, tap, udp, udp6},
     stream::{Stream, any, set_class},
 };
 use flowlane_lab::{End, Host, Injector, Netns, Via, traffic, veth};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    process::{Child, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -454,6 +459,61 @@ fn a_port_adds_the_flag_for_the_next_switch(executor: &str) {
     let flows = flagged_flows(&reading, "pe");
     assert_eq!((flows.len(), &flows[0]["packets"]), (1, &json!(3)));
     assert_eq!(flows[0]["tuple"]["source"], "10.7.0.2");
+}
+
+/// A running `flowlane mark` on a host.
+struct Marking(Child);
+
+impl Marking {
+    fn start(host: &Host, arguments: &[&str]) -> Self {
+        let mut command = host.netns().command(PROGRAM);
+        command.args(["--json", "mark", "--interface", "eth0"]).args(arguments).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the program runs");
+        let mut said = [0];
+        child.stdout.as_mut().expect("a pipe").read_exact(&mut said).expect("it says that it marks");
+        Self(child)
+    }
+
+    fn end(mut self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id().cast_signed()), signal).expect("it runs");
+        self.0.wait().expect("a child");
+    }
+}
+
+/// Claim 23, by the host itself: its programs know nothing of it.
+#[test]
+fn a_host_marks_what_it_sends_until_it_is_stopped_or_killed() {
+    let lab = Lab::new();
+    let switch = lab.switch_with(&reading("tc"));
+    let pings = |to: &str| {
+        let report = traffic::ping(lab.a.netns(), ip(to), 2, None, SOON).expect("sent");
+        assert_eq!(report.received, 2, "{to}: {report:?}");
+    };
+    let destinations = || {
+        let flows = flagged_flows(&switch, "pa");
+        flows.iter().map(|flow| text(&flow["destination"])).collect::<Vec<_>>()
+    };
+    let marking = Marking::start(&lab.a, &["--to", "10.2.0.0/24", "--to", "fd03::/16"]);
+    ["10.2.0.2", "10.3.0.2", "fd02::2", "fd03::2"].iter().for_each(|to| pings(to));
+    assert_eq!(destinations(), ["10.2.0.2", "fd03::2"]);
+    tcp_both_ways(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 4 << 20);
+    assert_eq!(destinations(), ["10.2.0.2", "fd03::2", "10.2.0.2"], "the whole connection is one flow");
+
+    let before = flagged_packets(&switch, "pa");
+    marking.end(Signal::SIGKILL);
+    ["10.2.0.2", "fd03::2"].iter().for_each(|to| pings(to));
+    assert_eq!(flagged_packets(&switch, "pa"), before, "the kernel has taken it off");
+
+    let marking = Marking::start(&lab.a, &["--protocol", "udp", "--port", "4321"]);
+    pings("10.3.0.2");
+    let stream = Stream::start(lab.a.netns(), lab.c.netns(), ip("10.3.0.2"), 1_000);
+    eventually("C receives", || stream.arrived() > 100);
+    marking.end(Signal::SIGTERM);
+    let marked = flagged_flows(&switch, "pa").pop().expect("a flow");
+    assert_eq!((&marked["tuple"]["protocol"], &marked["tuple"]["destination_port"]), (&json!("udp"), &json!(4321)));
+    let arrived = stream.arrived();
+    eventually("it goes on without", || stream.arrived() > arrived + 100);
+    assert!(stream.stop().lost == 0);
 }
 
 #[test]
