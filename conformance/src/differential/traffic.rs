@@ -6,6 +6,9 @@ use flowlane_vectors::flow_address;
 use flowlane_vectors::frames::{ethertype, internet_checksum};
 use std::net::IpAddr;
 
+/// The longest frame: no driver's MTU is above 9,216 by much.
+const LONGEST: usize = 9_216 + 18;
+/// An address of many hosts.
 const GROUP: Mac = [0x01, 0x00, 0x5e, 0, 0, 1];
 const TAGS: [[u8; 2]; 2] = [ethertype::CUSTOMER.to_be_bytes(), ethertype::SERVICE.to_be_bytes()];
 
@@ -80,6 +83,7 @@ impl World {
         }
         octets.extend(version.to_be_bytes());
         octets.extend(packet);
+        octets.truncate(LONGEST);
         if self.chance(10) {
             octets.truncate(self.random.usize(14..=octets.len().min(110)));
         }
