@@ -16,22 +16,22 @@ impl World {
     /// A frame that comes in.
     pub(super) fn arrival(&mut self) -> Arrival {
         match self.random.u8(..) {
-            0..=164 => self.to_flow(),
-            165..=184 => self.from_flow(),
+            0..=164 => self.flows_destination(),
+            165..=184 => self.flows_source(),
             185..=239 => self.flagged(),
             _ => self.foreign(),
         }
     }
 
     /// Its destination is a flow address, and now and then its source as well.
-    fn to_flow(&mut self) -> Arrival {
+    fn flows_destination(&mut self) -> Arrival {
         let destination = self.address();
         let source = if self.chance(16) { self.address() } else { self.host() };
         self.any(destination, source, destination)
     }
 
     /// Its source is a flow address.
-    fn from_flow(&mut self) -> Arrival {
+    fn flows_source(&mut self) -> Arrival {
         let (destination, source) = (self.host(), self.address());
         self.any(destination, source, source)
     }
