@@ -58,7 +58,8 @@ use userspace::FromWorker;
 
 /// What comes to the loop from tasks of its own.
 pub enum Input {
-    /// A host's message. The permit is the port's, for as long as the message is not answered.
+    /// A host's message, or an answer to the switch's own. The permit is the port's, for as long as the message is not
+    /// answered.
     Dhcp6(PortId, Datagram, OwnedSemaphorePermit),
 }
 
@@ -168,7 +169,7 @@ impl Switch {
                 },
                 Some(from) = sources.from_workers.recv() => self.of_worker(from),
                 ready = readable(&mut sources.punts) => self.drain(ready.into_diagnostic()?),
-                () = tokio::time::sleep_until(deadline.into()) => self.flows.timeout(Instant::now()),
+                () = tokio::time::sleep_until(deadline.into()) => self.timeout(),
                 _ = flush.tick(), if self.show.is_some() => self.flush(),
                 () = std::future::ready(()), if !self.listings.is_empty() => self.list_on(),
                 _ = interrupt.recv() => break,
@@ -183,11 +184,22 @@ impl Switch {
         Ok(())
     }
 
+    fn timeout(&mut self) {
+        self.flows.timeout(Instant::now());
+        let answers = self.hops.timeout(&self.ports);
+        self.answered_all(answers);
+    }
+
     fn deadline(&self) -> Instant {
         let now = Instant::now();
-        let lease = self.leases.deadline().map(|at| now + Duration::from_millis(at.saturating_sub(boot_ms())));
+        let at = |at: u64| now + Duration::from_millis(at.saturating_sub(boot_ms()));
         let hour = now + Duration::from_secs(3600);
-        [lease, self.flows.deadline()].into_iter().flatten().min().unwrap_or(hour).min(hour)
+        [self.leases.deadline().map(at), self.hops.deadline().map(at), self.flows.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(hour)
+            .min(hour)
     }
 
     /// Starts what waits for leases, and gives the answers that need no commit.
@@ -208,6 +220,9 @@ impl Switch {
     }
 
     fn input(&mut self, Input::Dhcp6(port, datagram, permit): Input) {
+        if datagram.answer {
+            return self.answer(port, &datagram);
+        }
         let peer = Peer { port, host: datagram.host };
         let transaction = match self.server.plan(&datagram.payload, peer) {
             Ok(transaction) => transaction,
@@ -235,12 +250,24 @@ impl Switch {
         self.leases.submit(Transaction { tasks, done });
     }
 
+    /// Takes a neighbour's answer to what the switch has asked.
+    fn answer(&mut self, port: PortId, datagram: &Datagram) {
+        match self.hops.received(port, datagram, &self.ports) {
+            Ok(answers) => self.answered_all(answers),
+            Err(reason) => {
+                tracing::debug!(%port, neighbour = %datagram.host, "DHCPv6 answer ignored: {reason}");
+                if let Some(port) = self.ports.get_mut(port) {
+                    port.ignore(reason);
+                }
+            }
+        }
+    }
+
     fn event(&mut self, event: Event) {
         match event {
             Event::Resolved { query, resolution } => {
-                for (target, answer) in self.hops.resolved(query, resolution, &self.ports) {
-                    self.answered(target, answer);
-                }
+                let answers = self.hops.resolved(query, resolution, &self.ports);
+                self.answered_all(answers);
             }
             Event::LinkGone { ifindex, .. } => {
                 self.ports.link_gone(ifindex);
@@ -255,6 +282,12 @@ impl Switch {
                     self.hops.port_moved(port, &self.ports);
                 }
             }
+        }
+    }
+
+    fn answered_all(&mut self, answers: Vec<(Target, Answer)>) {
+        for (target, answer) in answers {
+            self.answered(target, answer);
         }
     }
 

@@ -1,7 +1,7 @@
 //! `flowlane status`: the switch on one screen.
 
 use crate::{
-    api::{PortView, Status},
+    api::{NeighbourView, PortView, Status},
     cli::Global,
     commands::{ask, for_people, or_hyphen},
     exit,
@@ -42,11 +42,26 @@ fn print(status: &Status, output: Output) -> Result<()> {
     output.line("")?;
     let heads = ["PORT", "INTERFACE", "EXECUTOR", "LINK", "ADDRESS", "MTU", "FORWARDED", "PASSED", "REJECTED"];
     output.table(&heads, status.ports.iter().map(row))?;
+    if !status.neighbours.is_empty() {
+        output.line("")?;
+        let heads = ["GATEWAY", "PORT", "IS", "FLOWS", "NONSENSE"];
+        output.table(&heads, status.neighbours.iter().map(neighbour))?;
+    }
     let problems: Vec<String> = problems(status).collect();
     if !problems.is_empty() {
         output.line("")?;
     }
     problems.iter().try_for_each(|problem| output.line(format!("! {problem}")))
+}
+
+fn neighbour(neighbour: &NeighbourView) -> Vec<String> {
+    vec![
+        neighbour.address.clone(),
+        neighbour.port.clone(),
+        neighbour.kind.clone(),
+        neighbour.flows.to_string(),
+        neighbour.nonsense.to_string(),
+    ]
 }
 
 fn row(port: &PortView) -> Vec<String> {

@@ -77,23 +77,12 @@ pub async fn start(config: Config) -> Result<(Switch, Sources, mpsc::Sender<Comm
     let ports = Ports::new(Arc::clone(&config), Arc::clone(&tables), kernel, to_linux, workers_in, inputs_in);
     let (resolver, events) = Resolver::start(Vec::new())?;
     let server = Server::new(server_uuid(&config.state_directory)?, config.block);
+    let hops = Hops::new(resolver, server.id(), config.block);
     let show = Show::start(&config)?;
     let started = Instant::now();
     let listings = std::collections::VecDeque::new();
-    let mut switch = Switch {
-        config,
-        tables,
-        ports,
-        leases,
-        flows,
-        server,
-        hops: Hops::new(resolver),
-        show,
-        listings,
-        adopted,
-        started,
-        _locks: locks,
-    };
+    let mut switch =
+        Switch { config, tables, ports, leases, flows, server, hops, show, listings, adopted, started, _locks: locks };
     take_over(&mut switch).await?;
     #[expect(deprecated, reason = "the queue owns its descriptor, and it is always the same one")]
     let readable = |punts| AsyncFd::with_interest(punts, Interest::READABLE);

@@ -3,9 +3,10 @@
 use super::leases::Failure;
 use super::{
     flows::Flows,
+    hops::{Gateway, Hops, Neighbour, Target},
     ports::{Port, Ports},
 };
-use crate::api::{EntryView, FlowView, LeaseView, PortView, Problem};
+use crate::api::{EntryView, FlowView, LeaseView, NeighbourView, PortView, Problem};
 use flowlane_allot::{Field, Lease, Refusal};
 use flowlane_program::Tables;
 use flowlane_tables::{End, NEVER, Resolution};
@@ -29,6 +30,7 @@ pub fn flow(
     lease: &Lease,
     tables: &Tables,
     flows: &Flows,
+    hops: &Hops,
     ports: &Ports,
     now: u64,
 ) -> Option<FlowView> {
@@ -46,10 +48,11 @@ pub fn flow(
         field: field(lease.spec.field).into(),
         destination: flows.destination(index).or(lease.spec.destination),
         state: state(slot.next()).into(),
-        reason: flows.reason(index).map(str::to_owned),
+        reason: flows.reason(index).map(str::to_owned).or_else(|| hops.refusal(Target::Flow(index))),
         next: hop.map(|hop| hop.mac.to_string()),
         egress: hop.map(|hop| ports.interface(hop.port)),
         routed: hop.is_some_and(|hop| hop.routed),
+        via: hop.and(hops.via(Target::Flow(index))).map(|gateway| gateway.mac.to_string()),
         rate: lease.spec.rate,
         packets: slot.packets().load(),
         bytes: slot.bytes().load(),
@@ -104,6 +107,19 @@ pub fn port(number: PortId, port: &Port, tables: &Tables) -> PortView {
         dhcp6_ignored: port.ignored(),
         problem: port.problem.clone(),
     }
+}
+
+/// The gateways that flows go by.
+pub fn neighbours(hops: &Hops, ports: &Ports) -> Vec<NeighbourView> {
+    let used = hops.neighbours().filter(|(_, neighbour)| !neighbour.targets.is_empty());
+    let view = |(gateway, neighbour): (Gateway, &Neighbour)| NeighbourView {
+        port: ports.interface(gateway.port),
+        address: gateway.mac.to_string(),
+        kind: neighbour.kind.name().into(),
+        flows: neighbour.targets.len(),
+        nonsense: neighbour.nonsense,
+    };
+    used.map(view).collect()
 }
 
 /// Why something was not done.
