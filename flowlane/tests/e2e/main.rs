@@ -7,6 +7,7 @@
 mod api;
 mod bulk;
 mod capture;
+mod chains;
 mod claims;
 mod daemon;
 mod faults;

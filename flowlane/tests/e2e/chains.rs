@@ -1,0 +1,257 @@
+//! Flows that go on from switch to switch, over learning bridges: virtual addresses at each hop (claims 14 and 22).
+
+use crate::{
+    daemon::Daemon,
+    lab::{SOON, alone, as_a_wire, eventually, ip, mac, mac_of, net, ping, use_flow},
+    on,
+    packet::{sent_on, udp},
+    stream::Stream,
+};
+use flowlane_lab::{Direction, End, Frame, Host, Injector, Link, Netns, Tap, Via, bridge, veth};
+use serde_json::json;
+use std::{sync::MutexGuard, thread, time::Duration};
+
+on! {
+    a_flow_crosses_two_switches_with_virtual_addresses_between on tc, af_packet, xdp;
+    the_end_of_a_flow_travels_along on tc;
+    a_middle_switch_that_is_killed_loses_nothing on tc;
+    a_middle_switch_that_lost_its_leases_gives_others on tc, af_packet;
+}
+
+/// A learning bridge with a cable to each switch.
+pub struct Lan {
+    netns: Netns,
+    bridge: Link,
+    number: u8,
+}
+
+/// A switch with a host of its own, and ports to LANs.
+pub struct Node {
+    pub number: u8,
+    pub netns: Netns,
+    pub host: Host,
+    ports: Vec<String>,
+}
+
+/// `a`, switch 1, LAN 1, switch 2, LAN 2, switch 3 ...: each switch has a host in subnet 10.N.0.0/24 and fd0N::/64, at port
+/// `pa`; switch N has address N in LAN M's 10.10M.0.0/24 and fd1M::/64, at port `lanM`.
+pub struct Row {
+    pub nodes: Vec<Node>,
+    pub lans: Vec<Lan>,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Row {
+    /// So many switches in a row, with routes from the first host to the last and back.
+    pub fn new(count: u8) -> Self {
+        let alone = alone();
+        let lans: Vec<Lan> = (1..count).map(Lan::new).collect();
+        let mut nodes: Vec<Node> = (1..=count).map(Node::new).collect();
+        for (lan, at) in lans.iter().zip(0..) {
+            for node in &mut nodes[at..at + 2] {
+                node.join(lan);
+            }
+        }
+        let row = Self { nodes, lans, _alone: alone };
+        for at in 1..count {
+            row.route(at, count, at + 1, at);
+            row.route(at + 1, 1, at, at);
+        }
+        row
+    }
+
+    /// Switch `at` sends packets for host `to` to switch `next`, by a LAN.
+    pub fn route(&self, at: u8, to: u8, next: u8, lan: u8) {
+        for (to, next) in [
+            (format!("10.{to}.0.0/24"), format!("10.10{lan}.0.{next}")),
+            (format!("fd0{to}::/64"), format!("fd1{lan}::{next}")),
+        ] {
+            self.node(at).netns.add_route(net(&to), Via::Gateway(ip(&next))).expect("a route");
+        }
+    }
+
+    pub fn node(&self, number: u8) -> &Node {
+        &self.nodes[usize::from(number) - 1]
+    }
+
+    /// Where the bridge of a LAN sends frames to a switch.
+    pub fn wire(&self, lan: u8, node: u8) -> Link {
+        self.lans[usize::from(lan) - 1].netns.link(&format!("to{node}")).expect("a cable")
+    }
+
+    /// Starts all switches.
+    pub fn switches(&self, executor: &str) -> Vec<Daemon> {
+        self.nodes.iter().map(|node| Daemon::start(&node.netns, &node.settings(executor))).collect()
+    }
+}
+
+impl Lan {
+    fn new(number: u8) -> Self {
+        let netns = Netns::new("lan").expect("root");
+        let bridge = bridge(&netns, "br0").expect("a bridge");
+        Self { netns, bridge, number }
+    }
+
+    /// A host that has no part in it.
+    pub fn bystander(&self) -> Host {
+        let own = net(&format!("10.10{}.0.99/24", self.number));
+        let host = Host::new("x", &self.netns, "tox", Some(mac_of(99)), &[own]).expect("a host");
+        host.port().attach(&self.bridge).expect("a port of the bridge");
+        host
+    }
+}
+
+impl Node {
+    fn new(number: u8) -> Self {
+        let netns = Netns::new(&format!("switch{number}")).expect("root");
+        netns.sysctl("net/ipv4/ip_forward", "1").expect("a router");
+        netns.sysctl("net/ipv6/conf/all/forwarding", "1").expect("a router");
+        let addresses = |host: u8| [net(&format!("10.{number}.0.{host}/24")), net(&format!("fd0{number}::{host}/64"))];
+        let host = Host::new("host", &netns, "pa", Some(mac_of(number)), &addresses(2)).expect("a host");
+        for address in addresses(1) {
+            host.port().add_address(address).expect("the router's address");
+            host.netns().add_default_route(address.addr()).expect("a route");
+        }
+        as_a_wire(host.link());
+        Self { number, netns, host, ports: vec!["pa".into()] }
+    }
+
+    fn join(&mut self, lan: &Lan) {
+        let (name, far) = (format!("lan{}", lan.number), format!("to{}", self.number));
+        let ends =
+            (End { netns: &self.netns, name: &name, mac: None }, End { netns: &lan.netns, name: &far, mac: None });
+        let (port, wire) = veth(ends.0, ends.1).expect("a cable");
+        wire.attach(&lan.bridge).expect("a port of the bridge");
+        for address in
+            [format!("10.10{}.0.{}/24", lan.number, self.number), format!("fd1{}::{}/64", lan.number, self.number)]
+        {
+            port.add_address(net(&address)).expect("an address");
+        }
+        wire.up().expect("up");
+        port.up().expect("up");
+        as_a_wire(&wire);
+        as_a_wire(&port);
+        self.ports.push(name);
+    }
+
+    /// The settings of a switch of all its ports, with a block of its own.
+    pub fn settings(&self, executor: &str) -> String {
+        let ports: String = self.ports.iter().map(|port| format!("[[port]]\ninterface = \"{port}\"\n")).collect();
+        format!("block = \"a2:f{}:00:00:00:00/16\"\nslots = 1024\nexecutor = \"{executor}\"\n{ports}", self.number)
+    }
+}
+
+/// Sees the frames that leave by a link and end with this payload.
+fn tap_out(link: &Link, payload: &'static [u8]) -> Tap {
+    let wanted = move |frame: &Frame| frame.direction == Direction::Out && frame.bytes.ends_with(payload);
+    Tap::start(link, wanted).expect("a tap")
+}
+
+/// The first host's packets by its router go into a new flow of switch 1, which goes on at switch 2.
+fn chained_flow(row: &Row, switches: &[Daemon]) -> String {
+    let last = row.nodes.last().expect("a switch").number;
+    let destination = format!("10.{last}.0.2");
+    let flow = switches[0].api.open(json!({ "port": "pa", "client": "test", "destination": destination }));
+    eventually("it goes on at the next switch", || switches[0].api.flow(&flow)["via"].is_string());
+    use_flow(&row.node(1).host, "10.1.0.1", &flow);
+    flow
+}
+
+/// The only flow of a switch.
+fn only_flow(switch: &Daemon) -> serde_json::Value {
+    let flows = switch.api.get("/v1/flows");
+    assert_eq!(flows.as_array().map(Vec::len), Some(1), "{flows}");
+    flows[0].clone()
+}
+
+fn a_flow_crosses_two_switches_with_virtual_addresses_between(executor: &str) {
+    let row = Row::new(2);
+    let switches = row.switches(executor);
+    let first = chained_flow(&row, &switches);
+    let (view, next) = (switches[0].api.flow(&first), only_flow(&switches[1]));
+    let second = next["address"].as_str().expect("an address");
+    let gateway = row.node(2).netns.link("lan1").and_then(|link| link.mac()).expect("a port");
+    assert_eq!((view["next"].as_str(), view["via"].as_str()), (Some(second), Some(gateway.to_string().as_str())));
+    assert_eq!((next["port"].as_str(), next["destination"].as_str()), (Some("lan1"), Some("10.2.0.2")));
+    eventually("the last switch knows the host", || only_flow(&switches[1])["next"] == mac_of(2).to_string());
+    assert!(only_flow(&switches[1])["via"].is_null());
+
+    let between = tap_out(&row.wire(1, 2), b"by two switches");
+    let arrived = crate::packet::tap(row.node(2).host.link(), b"by two switches");
+    let frame = udp(mac(&first), mac_of(1), b"by two switches");
+    Injector::open(row.node(1).host.link()).expect("root").send(&frame).expect("sent");
+    let crossing = sent_on(&frame, mac(second), mac(&first), true);
+    assert_eq!(between.wait_for(1, SOON).expect("it crosses")[0].bytes, crossing);
+    let at_last = sent_on(&crossing, mac_of(2), mac(second), true);
+    assert_eq!(arrived.wait_for(1, SOON).expect("it arrives")[0].bytes, at_last);
+
+    ping(&row.node(1).host, "10.2.0.2", 3);
+    assert_eq!(switches[1].api.flow(second)["packets"], 4);
+    let status = switches[0].api.status();
+    let neighbour =
+        json!({ "port": "lan1", "address": gateway.to_string(), "kind": "switch", "flows": 1, "nonsense": 0 });
+    assert_eq!(status["neighbours"], json!([neighbour]));
+    switches.iter().for_each(|switch| switch.api.verify());
+}
+
+fn the_end_of_a_flow_travels_along(executor: &str) {
+    let row = Row::new(3);
+    let switches = row.switches(executor);
+    let flow = chained_flow(&row, &switches);
+    eventually("all know the way", || switches.iter().all(|switch| only_flow(switch)["state"] == "resolved"));
+    ping(&row.node(1).host, "10.3.0.2", 3);
+    assert!(only_flow(&switches[1])["via"].is_string());
+    switches[0].api.close(&flow);
+    eventually("no switch has it any more", || switches.iter().all(|switch| switch.api.get("/v1/flows") == json!([])));
+}
+
+fn a_middle_switch_that_is_killed_loses_nothing(executor: &str) {
+    let row = Row::new(3);
+    let mut switches = row.switches(executor);
+    chained_flow(&row, &switches);
+    ping(&row.node(1).host, "10.3.0.2", 3);
+    let before = only_flow(&switches[1]);
+    let stream = Stream::start(row.node(1).host.netns(), row.node(3).host.netns(), ip("10.3.0.2"), 2_000);
+    for _ in 0..3 {
+        thread::sleep(Duration::from_millis(100));
+        switches[1].kill();
+        assert!(stream.flows(), "without the switch's process");
+        switches[1].start_again();
+        thread::sleep(Duration::from_millis(500));
+        let after = only_flow(&switches[1]);
+        assert_eq!(
+            (&after["address"], &after["next"], &after["via"]),
+            (&before["address"], &before["next"], &before["via"])
+        );
+    }
+    let outcome = stream.stop();
+    println!("{executor}: {outcome:?}");
+    assert!(outcome.is_perfect(), "{outcome:?}");
+    switches.iter().for_each(|switch| switch.api.verify());
+}
+
+fn a_middle_switch_that_lost_its_leases_gives_others(executor: &str) {
+    let row = Row::new(3);
+    let mut switches = row.switches(executor);
+    chained_flow(&row, &switches);
+    ping(&row.node(1).host, "10.3.0.2", 3);
+    let before = only_flow(&switches[1])["address"].clone();
+    switches[1].terminate();
+    std::fs::remove_file(switches[1].path("state/leases.redb")).expect("a store");
+    switches[1].start_again();
+    eventually("the first switch has heard of it", || {
+        let flows = switches[1].api.get("/v1/flows");
+        flows[0]["address"].is_string() && flows[0]["address"] != before && flows[0]["packets"] != 0 || {
+            let _ = flowlane_lab::traffic::ping(
+                row.node(1).host.netns(),
+                ip("10.3.0.2"),
+                1,
+                None,
+                Duration::from_millis(200),
+            );
+            false
+        }
+    });
+    ping(&row.node(1).host, "10.3.0.2", 3);
+    switches.iter().for_each(|switch| switch.api.verify());
+}
