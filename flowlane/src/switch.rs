@@ -9,6 +9,7 @@
 //!
 //! The data path does not come by here: the kernel, or the ports' own threads, forward by the tables.
 
+mod announcements;
 pub mod api;
 pub mod command;
 mod dhcp6;
@@ -28,6 +29,7 @@ mod verify;
 mod views;
 
 use crate::config::Config;
+use announcements::Announcements;
 use command::Command;
 use flowlane_dhcp6::{Peer, Server};
 use flowlane_ports::control::Datagram;
@@ -71,6 +73,7 @@ struct Switch {
     leases: Leases,
     flows: Flows,
     server: Server,
+    announcements: Announcements,
     hops: Hops,
     show: Option<Show>,
     /// Lists of flows that are being written.
@@ -188,18 +191,16 @@ impl Switch {
         self.flows.timeout(Instant::now());
         let answers = self.hops.timeout(&self.ports);
         self.answered_all(answers);
+        self.announcements.timeout(Instant::now(), self.leases.allotter(), &self.ports);
     }
 
     fn deadline(&self) -> Instant {
         let now = Instant::now();
         let at = |at: u64| now + Duration::from_millis(at.saturating_sub(boot_ms()));
         let hour = now + Duration::from_secs(3600);
-        [self.leases.deadline().map(at), self.hops.deadline().map(at), self.flows.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(hour)
-            .min(hour)
+        let leases_and_hops = [self.leases.deadline(), self.hops.deadline()].map(|deadline| deadline.map(at));
+        let others = [self.flows.deadline(), Some(self.announcements.deadline())];
+        leases_and_hops.into_iter().chain(others).flatten().min().unwrap_or(hour).min(hour)
     }
 
     /// Starts what waits for leases, and gives the answers that need no commit.
@@ -214,6 +215,7 @@ impl Switch {
         let now = boot_ms();
         let (changes, answers) = self.leases.committed(committed, now);
         self.flows.apply(&changes, now, &mut self.hops, &self.ports);
+        self.announcements.granted(&changes, self.tables.block(), &self.ports);
         for (done, results) in answers {
             done(results, self, now);
         }

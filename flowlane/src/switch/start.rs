@@ -1,6 +1,9 @@
 //! From a configuration to a running switch, without disturbing what a predecessor has left in the kernel.
 
-use super::{Sources, Switch, boot_ms, error::StartError, flows::Flows, hops::Hops, leases::Leases, ports::Ports};
+use super::{
+    Sources, Switch, announcements::Announcements, boot_ms, error::StartError, flows::Flows, hops::Hops,
+    leases::Leases, ports::Ports,
+};
 use super::{
     command::Command,
     show::Show,
@@ -81,8 +84,21 @@ pub async fn start(config: Config) -> Result<(Switch, Sources, mpsc::Sender<Comm
     let show = Show::start(&config)?;
     let started = Instant::now();
     let listings = std::collections::VecDeque::new();
-    let mut switch =
-        Switch { config, tables, ports, leases, flows, server, hops, show, listings, adopted, started, _locks: locks };
+    let mut switch = Switch {
+        config,
+        tables,
+        ports,
+        leases,
+        flows,
+        server,
+        announcements: Announcements::new(started),
+        hops,
+        show,
+        listings,
+        adopted,
+        started,
+        _locks: locks,
+    };
     take_over(&mut switch).await?;
     #[expect(deprecated, reason = "the queue owns its descriptor, and it is always the same one")]
     let readable = |punts| AsyncFd::with_interest(punts, Interest::READABLE);

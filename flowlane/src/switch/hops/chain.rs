@@ -28,11 +28,18 @@ pub struct Chains {
     block: Block,
     links: HashMap<Target, Link>,
     neighbours: BTreeMap<Gateway, Neighbour>,
-    /// Leases that are being given back, by the neighbour and the number for them, with their transaction.
-    leaving: HashMap<(Gateway, u32), (Client, Option<[u8; 3]>)>,
+    /// Leases that are being given back, by the neighbour and the number for them.
+    leaving: HashMap<(Gateway, u32), Leaving>,
     /// Which of them a transaction is about: the answer does not say.
     releases: HashMap<(Gateway, [u8; 3]), u32>,
     timers: Timers<Timer>,
+}
+
+/// A lease that is being given back.
+struct Leaving {
+    client: Client,
+    /// The transaction under way.
+    transaction: Option<[u8; 3]>,
 }
 
 /// Whose time it is.
@@ -289,13 +296,13 @@ impl Chains {
     fn release(&mut self, target: Target, gateway: Gateway, mut client: Client, now: u64) {
         client.release(now);
         if !client.is_closed() {
-            self.leaving.insert((gateway, target.iaid()), (client, None));
+            self.leaving.insert((gateway, target.iaid()), Leaving { client, transaction: None });
             self.timers.set(Timer::Leaving(gateway, target.iaid()), Some(now));
         }
     }
 
     fn advance_release(&mut self, gateway: Gateway, iaid: u32, now: u64, ports: &Ports) {
-        let Some((client, transaction)) = self.leaving.get_mut(&(gateway, iaid)) else { return };
+        let Some(Leaving { client, transaction }) = self.leaving.get_mut(&(gateway, iaid)) else { return };
         while let Some(message) = client.poll_transmit(now) {
             if let Some(id) = message.get(1..).and_then(|rest| rest.first_chunk()) {
                 *transaction = Some(*id);
@@ -312,7 +319,7 @@ impl Chains {
     }
 
     fn released(&mut self, gateway: Gateway, iaid: u32, payload: &[u8], now: u64) -> Result<(), &'static str> {
-        let (client, _) = self.leaving.get_mut(&(gateway, iaid)).ok_or("answer_unasked")?;
+        let Leaving { client, .. } = self.leaving.get_mut(&(gateway, iaid)).ok_or("answer_unasked")?;
         client.handle(payload, now).map_err(|_| "answer_unasked")?;
         if client.is_closed() {
             self.forget_release(gateway, iaid);
@@ -321,7 +328,7 @@ impl Chains {
     }
 
     fn forget_release(&mut self, gateway: Gateway, iaid: u32) {
-        if let Some((_, transaction)) = self.leaving.remove(&(gateway, iaid)) {
+        if let Some(Leaving { transaction, .. }) = self.leaving.remove(&(gateway, iaid)) {
             transaction.map(|id| self.releases.remove(&(gateway, id)));
             self.timers.set(Timer::Leaving(gateway, iaid), None);
         }
