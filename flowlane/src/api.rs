@@ -1,11 +1,17 @@
 //! What the switch and its local tools say to each other, as JSON over HTTP on a UNIX socket.
 
 pub mod client;
+pub mod groups;
 
 use crate::config::Executor;
 use flowlane_allot::Field;
+use flowlane_tables::Tuple;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 use utoipa::ToSchema;
 
 /// A request for flow addresses.
@@ -79,12 +85,14 @@ pub struct FlowView {
     pub name: Option<String>,
     /// The interface of the port that its frames come in by.
     pub port: String,
-    /// `destination` or `source`.
+    /// `destination` or `source`; `flag` for a flow of flagged packets.
     pub field: String,
+    /// Whose packets the flow is for, where they are found by the virtual-circuit flag.
+    pub tuple: Option<TupleView>,
     /// Where its packets go: what was asked for, or what its first packet said.
     #[schema(value_type = Option<String>)]
     pub destination: Option<IpAddr>,
-    /// `pending`, `resolved` or `unreachable`.
+    /// `pending`, `resolved`, `unreachable`, or `group` for one with receivers: see `/v1/groups`.
     pub state: String,
     /// Why it is unreachable, or why the next switch gives no flow address.
     pub reason: Option<String>,
@@ -112,6 +120,74 @@ pub struct FlowView {
     pub remaining: Option<u64>,
 }
 
+/// By what a flagged packet is known, beside the port that it comes in by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TupleView {
+    /// The protocol behind the IP header: a name, or its number.
+    pub protocol: String,
+    /// IP source.
+    #[schema(value_type = String)]
+    pub source: IpAddr,
+    /// Source port; nothing for fragments and protocols without ports.
+    pub source_port: Option<u16>,
+    /// IP destination.
+    #[schema(value_type = String)]
+    pub destination: IpAddr,
+    /// Destination port, likewise.
+    pub destination_port: Option<u16>,
+}
+
+impl From<Tuple> for TupleView {
+    fn from(tuple: Tuple) -> Self {
+        let [source_port, destination_port] = [tuple.source_port, tuple.destination_port].map(u16::from_be_bytes);
+        let has_ports = source_port != 0 || destination_port != 0;
+        Self {
+            protocol: protocol_name(tuple.protocol),
+            source: tuple.source(),
+            source_port: has_ports.then_some(source_port),
+            destination: tuple.destination(),
+            destination_port: has_ports.then_some(destination_port),
+        }
+    }
+}
+
+impl fmt::Display for TupleView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = |address: IpAddr, port: Option<u16>| match port {
+            Some(port) => SocketAddr::new(address, port).to_string(),
+            None => address.to_string(),
+        };
+        let source = side(self.source, self.source_port);
+        write!(f, "{} {source} -> {}", self.protocol, side(self.destination, self.destination_port))
+    }
+}
+
+fn protocol_name(number: u8) -> String {
+    match number.into() {
+        libc::IPPROTO_TCP => "tcp".to_owned(),
+        libc::IPPROTO_UDP => "udp".to_owned(),
+        libc::IPPROTO_ICMP => "icmp".to_owned(),
+        libc::IPPROTO_ICMPV6 => "icmpv6".to_owned(),
+        libc::IPPROTO_DCCP => "dccp".to_owned(),
+        libc::IPPROTO_SCTP => "sctp".to_owned(),
+        libc::IPPROTO_UDPLITE => "udplite".to_owned(),
+        other => format!("protocol {other}"),
+    }
+}
+
+/// What a port has of flagged packets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FlaggedView {
+    /// Tuples that have a flow.
+    pub flows: u32,
+    /// How many may have one.
+    pub limit: u32,
+    /// Tuples that nobody has decided on yet.
+    pub asking: u32,
+    /// Tuples that are left to Linux for now, because no flow can carry them.
+    pub left_to_linux: u32,
+}
+
 /// A port, as it is.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct PortView {
@@ -131,6 +207,8 @@ pub struct PortView {
     pub mtu: Option<u32>,
     /// Frames by end, only those that are not 0.
     pub counts: BTreeMap<String, u64>,
+    /// Flows of flagged packets, where the port reads the virtual-circuit flag.
+    pub flagged: Option<FlaggedView>,
     /// DHCPv6 messages that were not answered, by reason.
     pub dhcp6_ignored: BTreeMap<String, u64>,
     /// What is wrong with it.
@@ -194,7 +272,7 @@ pub struct EntryView {
     pub port: u16,
     /// The tick of the data path's clock at which its lease ends; nothing for one that does not.
     pub expires: Option<u32>,
-    /// `pending`, `resolved` or `unreachable`.
+    /// `pending`, `resolved`, `unreachable` or `group`.
     pub state: String,
     /// The next host's address.
     pub next: Option<String>,
@@ -202,6 +280,10 @@ pub struct EntryView {
     pub egress: Option<u16>,
     /// Whether the hop is routed.
     pub routed: bool,
+    /// Its group of receivers.
+    pub group: Option<u32>,
+    /// The group's receivers that have a next hop, by place.
+    pub receivers: Vec<groups::ReceiverEntryView>,
     /// The backup's address and port.
     pub backup: Option<(String, u16)>,
     /// Frames forwarded.
@@ -244,6 +326,17 @@ pub struct Trace {
     pub egress: Option<String>,
     /// The frame as it would leave, in hexadecimal.
     pub sent: Option<String>,
+    /// The copies that would leave for the receivers of its group, in the order in which they would be sent.
+    pub copies: Vec<TraceCopy>,
+}
+
+/// A copy of a frame that would leave.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TraceCopy {
+    /// The interface of the port.
+    pub egress: String,
+    /// Its octets in hexadecimal.
+    pub sent: String,
 }
 
 /// One step of a trace.
@@ -258,8 +351,8 @@ pub struct TraceStep {
 /// Why something was not done.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// A word for programs: `full`, `quota`, `conflict`, `denied`, `no-such-flow`, `no-such-port`, `invalid`, `store`,
-    /// `stopping`.
+    /// A word for programs: `full`, `quota`, `conflict`, `denied`, `no-such-flow`, `no-such-group`, `no-such-receiver`,
+    /// `no-such-port`, `invalid`, `store`, `stopping`.
     pub code: String,
     /// A sentence for people.
     pub message: String,

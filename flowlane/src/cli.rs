@@ -1,5 +1,11 @@
 //! The command line: nouns and verbs, as ip(8) has them.
 
+mod group;
+mod mark;
+
+pub use group::{GroupCommand, OpenGroupOptions};
+pub use mark::MarkOptions;
+
 use crate::config::{Executor, bits_per_second, seconds};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flowlane_allot::Field;
@@ -96,6 +102,9 @@ pub enum Command {
     /// Flows: open, ls, show, renew, close.
     #[command(subcommand, infer_subcommands = true)]
     Flow(FlowCommand),
+    /// Multicast groups: open, ls, show, add, remove, close.
+    #[command(subcommand, infer_subcommands = true)]
+    Group(GroupCommand),
     /// The switch's table: dump, verify.
     #[command(subcommand, infer_subcommands = true)]
     Table(TableCommand),
@@ -103,6 +112,8 @@ pub enum Command {
     Trace(TraceOptions),
     /// Run a capture file through a switch of a configuration, without privileges.
     Replay(ReplayOptions),
+    /// Ask for flows for packets of this host by marking them with the virtual-circuit flag, until stopped.
+    Mark(MarkOptions),
     /// The switch on one screen.
     Status,
     /// Check what this machine lacks, each finding with its remedy.

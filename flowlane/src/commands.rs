@@ -3,6 +3,8 @@
 pub mod demo;
 pub mod doctor;
 pub mod flow;
+pub mod group;
+pub mod mark;
 pub mod replay;
 pub mod status;
 pub mod switch;
@@ -17,6 +19,7 @@ use crate::{
     switch::{api::ServeError, error::StartError},
 };
 use flow::dhcp6::Dhcp6Error;
+use mark::MarkError;
 use miette::{IntoDiagnostic as _, Report, Result};
 use replay::ReplayError;
 use std::process::ExitCode;
@@ -27,6 +30,7 @@ pub fn exit_code(report: &Report) -> u8 {
     let codes = [
         report.downcast_ref().map(ClientError::exit_code),
         report.downcast_ref().map(Dhcp6Error::exit_code),
+        report.downcast_ref().map(MarkError::exit_code),
         report.downcast_ref().map(StartError::exit_code),
         report.downcast_ref().map(ServeError::exit_code),
         report.downcast_ref().map(ReplayError::exit_code),

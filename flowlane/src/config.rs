@@ -1,5 +1,13 @@
 //! The configuration of a switch: a TOML file whose errors point at the line.
 
+mod flag;
+mod flow;
+
+pub use flag::{FlagConfig, FlagRole, FlaggedPolicy, flag_dscp};
+pub use flow::FlowConfig;
+
+use flag::FlaggedFile;
+use flow::FlowFile;
 use flowlane_allot::Policy;
 use flowlane_program::Mode;
 use flowlane_tables::Rate;
@@ -106,6 +114,8 @@ pub struct PortConfig {
     pub mtu: u32,
     /// Ethernet address, likewise.
     pub mac: Option<Mac>,
+    /// What the port does with the virtual-circuit flag (claims 23 and 24); none leaves it alone.
+    pub flag: Option<FlagConfig>,
 }
 
 /// A next host for destinations.
@@ -119,21 +129,6 @@ pub struct RouteConfig {
     pub next: Mac,
     /// Whether it lies in another subnet, so that the time to live is decremented.
     pub routed: bool,
-}
-
-/// A flow that needs no lease.
-#[derive(Clone, Debug)]
-pub struct FlowConfig {
-    /// Its address.
-    pub address: flowlane_wire::FlowAddress,
-    /// The port that its frames come in by.
-    pub port: PortId,
-    /// Bits per second.
-    pub rate: Option<u64>,
-    /// The next host; without one the first packet decides by the routes.
-    pub next: Option<(Mac, PortId, bool)>,
-    /// The next host while the first one's port is down.
-    pub backup: Option<(Mac, PortId, bool)>,
 }
 
 /// What is wrong with a configuration, and where.
@@ -213,6 +208,9 @@ struct PortFile {
     announce: Option<bool>,
     mtu: Option<Spanned<u32>>,
     mac: Option<Spanned<String>>,
+    flag: Option<FlagRole>,
+    flag_dscp: Option<Spanned<String>>,
+    flagged: Option<Spanned<FlaggedFile>>,
 }
 
 #[derive(Deserialize)]
@@ -221,25 +219,6 @@ struct RouteFile {
     to: Spanned<String>,
     port: Spanned<String>,
     next: Spanned<String>,
-    #[serde(default)]
-    routed: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FlowFile {
-    address: Spanned<String>,
-    port: Spanned<String>,
-    rate: Option<Spanned<toml::Value>>,
-    next: Option<HopFile>,
-    backup: Option<HopFile>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HopFile {
-    mac: Spanned<String>,
-    port: Spanned<String>,
     #[serde(default)]
     routed: bool,
 }
@@ -413,6 +392,7 @@ impl Source<'_> {
                     announce: port.announce.unwrap_or(true),
                     mtu,
                     mac: port.mac.as_ref().map(|mac| self.host(mac)).transpose()?,
+                    flag: self.flag(port)?,
                 },
             );
             if taken.is_some() {
@@ -453,47 +433,14 @@ impl Source<'_> {
             .collect()
     }
 
-    fn flows(
-        &self,
-        flows: &[FlowFile],
-        block: Block,
-        ports: &BTreeMap<PortId, PortConfig>,
-    ) -> Result<Vec<FlowConfig>, ConfigError> {
-        flows
-            .iter()
-            .map(|flow| {
-                let mac = self.mac(&flow.address)?;
-                let address = block.flow_address(mac).ok_or_else(|| {
-                    self.wrong(
-                        flow.address.span(),
-                        format!("{mac} is not in the block {block}"),
-                        "flow addresses are the switch's own",
-                    )
-                })?;
-                let rate = flow
-                    .rate
-                    .as_ref()
-                    .map(|rate| {
-                        let text = match rate.get_ref() {
-                            toml::Value::Integer(n) => n.to_string(),
-                            toml::Value::String(s) => s.clone(),
-                            other => other.to_string(),
-                        };
-                        bits_per_second(&text).ok_or_else(|| {
-                            self.wrong(rate.span(), format!("{text:?} is no rate"), "bits per second, such as \"10M\"")
-                        })
-                    })
-                    .transpose()?;
-                let hop = |hop: &HopFile| Ok((self.host(&hop.mac)?, self.port(&hop.port, ports)?, hop.routed));
-                Ok(FlowConfig {
-                    address,
-                    port: self.port(&flow.port, ports)?,
-                    rate,
-                    next: flow.next.as_ref().map(hop).transpose()?,
-                    backup: flow.backup.as_ref().map(hop).transpose()?,
-                })
-            })
-            .collect()
+    fn rate(&self, rate: &Spanned<toml::Value>) -> Result<u64, ConfigError> {
+        let text = match rate.get_ref() {
+            toml::Value::Integer(n) => n.to_string(),
+            toml::Value::String(s) => s.clone(),
+            other => other.to_string(),
+        };
+        bits_per_second(&text)
+            .ok_or_else(|| self.wrong(rate.span(), format!("{text:?} is no rate"), "bits per second, such as \"10M\""))
     }
 
     fn mac(&self, text: &Spanned<String>) -> Result<Mac, ConfigError> {

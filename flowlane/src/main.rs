@@ -51,9 +51,11 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Demo(options) => commands::demo::run(&options, output),
         Command::Switch(options) => commands::switch::run(&options, output),
         Command::Flow(command) => commands::flow::run(&global, command, output),
+        Command::Group(command) => commands::group::run(&global, command, output),
         Command::Table(command) => commands::table::run(&global, &command, output),
         Command::Trace(options) => commands::trace::run(&global, &options, output),
         Command::Replay(options) => commands::replay::run(&options, output),
+        Command::Mark(options) => commands::mark::run(&options, output),
         Command::Status => commands::status::run(&global, output),
         Command::Doctor(options) => commands::doctor::run(&options, output),
     }

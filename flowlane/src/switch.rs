@@ -15,8 +15,10 @@ pub mod command;
 mod dhcp6;
 pub mod error;
 mod explain;
+mod flagged;
 mod flows;
 mod frame;
+mod groups;
 mod hops;
 mod leases;
 mod ports;
@@ -31,12 +33,14 @@ mod views;
 use crate::config::Config;
 use announcements::Announcements;
 use command::Command;
+use flagged::{Asked, Flagged, tuple_of};
 use flowlane_dhcp6::{Peer, Server};
 use flowlane_ports::control::Datagram;
 use flowlane_program::{Punts, Tables};
 use flowlane_resolve::{Event, Events};
 use flowlane_wire::PortId;
 use flows::Flows;
+use groups::Groups;
 use hops::{Answer, Hops, Target};
 use leases::{Committed, Done, Failure, Leases, Task, Transaction};
 use miette::{IntoDiagnostic, Report, miette};
@@ -72,6 +76,8 @@ struct Switch {
     ports: Ports,
     leases: Leases,
     flows: Flows,
+    groups: Groups,
+    flagged: Flagged,
     server: Server,
     announcements: Announcements,
     hops: Hops,
@@ -172,13 +178,14 @@ impl Switch {
                 },
                 Some(from) = sources.from_workers.recv() => self.of_worker(from),
                 ready = readable(&mut sources.punts) => self.drain(ready.into_diagnostic()?),
-                () = tokio::time::sleep_until(deadline.into()) => self.timeout(),
+                () = tokio::time::sleep_until(deadline.into()) => self.timeout(Instant::now()),
                 _ = flush.tick(), if self.show.is_some() => self.flush(),
                 () = std::future::ready(()), if !self.listings.is_empty() => self.list_on(),
                 _ = interrupt.recv() => break,
                 _ = terminate.recv() => break,
                 ended = &mut api => return ended.into_diagnostic()?,
             }
+            self.settle(&mut sources);
             self.pump();
             self.show_waited();
         }
@@ -187,11 +194,12 @@ impl Switch {
         Ok(())
     }
 
-    fn timeout(&mut self) {
-        self.flows.timeout(Instant::now());
+    fn timeout(&mut self, now: Instant) {
+        self.flows.timeout(now);
+        self.flagged_timeout(now);
         let answers = self.hops.timeout(&self.ports);
         self.answered_all(answers);
-        self.announcements.timeout(Instant::now(), self.leases.allotter(), &self.ports);
+        self.announcements.timeout(now, self.leases.allotter(), &self.ports);
     }
 
     fn deadline(&self) -> Instant {
@@ -199,7 +207,7 @@ impl Switch {
         let at = |at: u64| now + Duration::from_millis(at.saturating_sub(boot_ms()));
         let hour = now + Duration::from_secs(3600);
         let leases_and_hops = [self.leases.deadline(), self.hops.deadline()].map(|deadline| deadline.map(at));
-        let others = [self.flows.deadline(), Some(self.announcements.deadline())];
+        let others = [self.flows.deadline(), self.flagged.deadline(), Some(self.announcements.deadline())];
         leases_and_hops.into_iter().chain(others).flatten().min().unwrap_or(hour).min(hour)
     }
 
@@ -214,7 +222,15 @@ impl Switch {
     fn committed(&mut self, committed: Committed) {
         let now = boot_ms();
         let (changes, answers) = self.leases.committed(committed, now);
-        self.flows.apply(&changes, now, &mut self.hops, &self.ports);
+        self.flagged.ended(&changes, &mut self.ports);
+        for change in &changes {
+            if change.is_of_group() {
+                self.groups.apply(change, now, &mut self.hops, &self.ports);
+            } else {
+                self.flows.apply(std::slice::from_ref(change), now, &mut self.hops, &self.ports);
+            }
+        }
+        self.flagged.begun(&changes, &mut self.ports);
         self.announcements.granted(&changes, self.tables.block(), &self.ports);
         for (done, results) in answers {
             done(results, self, now);
@@ -236,6 +252,10 @@ impl Switch {
                 return;
             }
         };
+        if transaction.operations().iter().any(|operation| tuple_of(operation.key()).is_some()) {
+            // The names of the flows of flagged packets are not for hosts.
+            return self.ports.get_mut(port).map_or((), |port| port.ignore("reserved-client"));
+        }
         let tasks = transaction.operations().iter().cloned().map(Task::Client).collect();
         let done: Done = Box::new(move |results, switch, now| {
             let _until_answered = permit;
@@ -270,6 +290,7 @@ impl Switch {
             Event::Resolved { query, resolution } => {
                 let answers = self.hops.resolved(query, resolution, &self.ports);
                 self.answered_all(answers);
+                self.route_of_asking(query, resolution);
             }
             Event::LinkGone { ifindex, .. } => {
                 self.ports.link_gone(ifindex);
@@ -297,29 +318,35 @@ impl Switch {
     fn answered(&mut self, target: Target, answer: Answer) {
         match target {
             Target::Flow(slot) => self.flows.answered(slot, answer),
-            Target::Receiver(group, place) => tracing::error!(?group, place, "a next hop that nobody has asked for"),
+            Target::Receiver(group, place) => self.groups.answered(group, place, answer),
         }
     }
 
     /// Takes some of what the kernel has, so that the other sources have their turn under a flood.
     fn drain(&mut self, mut ready: AsyncFdReadyMutGuard<'_, Punts>) {
-        let mut waiting = Vec::new();
-        let mut seen = Vec::new();
-        let records = ready.get_inner_mut().drain(BURST, |punt| {
-            waiting.extend(Waiting::from_kernel(&punt));
-            seen.extend(SeenFrame::from_kernel(&punt));
-        });
-        if records < BURST {
+        if self.take_punts(ready.get_inner_mut()) < BURST {
             ready.clear_ready();
         }
-        drop(ready);
-        waiting.into_iter().for_each(|frame| self.waiting(frame));
+    }
+
+    /// Takes at most [`BURST`] records of the kernel. How many there were.
+    fn take_punts(&mut self, punts: &mut Punts) -> usize {
+        let mut frames = Vec::new();
+        let mut seen = Vec::new();
+        let records = punts.drain(BURST, |punt| {
+            frames.extend(Waiting::from_kernel(&punt).map(FromWorker::Waiting));
+            frames.extend(Asked::from_kernel(&punt).map(FromWorker::Asking));
+            seen.extend(SeenFrame::from_kernel(&punt));
+        });
+        frames.into_iter().for_each(|frame| self.of_worker(frame));
         seen.iter().for_each(|frame| self.seen(frame));
+        records
     }
 
     fn of_worker(&mut self, from: FromWorker) {
         match from {
             FromWorker::Waiting(frame) => self.waiting(frame),
+            FromWorker::Asking(frame) => self.asked(frame),
             FromWorker::Seen(frame) => self.seen(&frame),
             FromWorker::Ended(port, error) => self.ports.worker_ended(port, &error),
         }

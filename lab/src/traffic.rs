@@ -7,7 +7,7 @@ mod udp;
 use crate::{Error, Netns, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-pub use ping::{PingReport, ping};
+pub use ping::{PingReport, ping, ping_with_class};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;

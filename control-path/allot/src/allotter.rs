@@ -1,6 +1,7 @@
 //! The state machine that allots flow addresses.
 
 use crate::free::FreeSlots;
+use crate::receivers::{GROUPS_MAX, Receivers, ReceiversError, Regroup};
 use crate::usage::Usage;
 use crate::{Change, ClientId, Lease, LeaseKey, LeaseState, Policy, Refusal, Request};
 use flowlane_wire::{Block, PortId, SlotIndex};
@@ -135,6 +136,7 @@ impl Allotter {
     /// As [`Allotter::request`].
     pub fn offer(&self, request: &Request, now: u64) -> Result<Lease, Refusal> {
         check(request)?;
+        request.spec.receivers.as_ref().map_or(Ok(()), |receivers| receivers.check(self.block))?;
         match self.lease(&request.key) {
             Some(lease) => self.extended(lease, request, now),
             None => self.fresh(request, now),
@@ -157,6 +159,20 @@ impl Allotter {
         if !self.keys.contains_key(&lease.key) {
             self.next = (lease.first + u64::from(lease.count)) % space(&self.block);
         }
+        self.set(slot_of(&self.block, lease.first), Some(lease.clone()));
+        Ok(lease)
+    }
+
+    /// Lets receivers of a group come or go. Returns the lease as it is now.
+    ///
+    /// # Errors
+    /// [`Refusal::NoBinding`] where no active lease holds the slot; [`Refusal::Receivers`], and nothing is changed.
+    pub fn regroup(&mut self, slot: SlotIndex, regroup: &Regroup, now: u64) -> Result<Lease, Refusal> {
+        self.expire(now);
+        let mut lease = self.lease_at(slot).ok_or(Refusal::NoBinding)?.clone();
+        let receivers = lease.spec.receivers.as_ref().ok_or(ReceiversError::NoGroup)?.changed(regroup)?;
+        receivers.check(self.block)?;
+        lease.spec.receivers = Some(receivers);
         self.set(slot_of(&self.block, lease.first), Some(lease.clone()));
         Ok(lease)
     }
@@ -310,7 +326,9 @@ impl Allotter {
         if lease.port != request.port {
             return Err(Refusal::OtherPort(lease.port));
         }
+        let receivers = receivers_of(lease, request)?;
         let mut lease = Lease { host: request.host, spec: request.spec.clone(), ..lease.clone() };
+        lease.spec.receivers = receivers;
         self.extend(&mut lease, request.lifetime, now);
         Ok(lease)
     }
@@ -322,8 +340,13 @@ impl Allotter {
 
     /// A new lease for the request, of the addresses whose turn it is.
     fn fresh(&self, request: &Request, now: u64) -> Result<Lease, Refusal> {
+        if request.spec.receivers.is_some() && self.usage.groups >= GROUPS_MAX {
+            return Err(ReceiversError::TooManyGroups.into());
+        }
         let room = self.usage.room(&self.policy, request.port, &request.key.client)?;
-        let count = request.count.min(self.policy.max_addresses).min(room);
+        // A group has one address: that of its flow.
+        let wanted = if request.spec.receivers.is_some() { 1 } else { request.count };
+        let count = wanted.min(self.policy.max_addresses).min(room);
         let (first, count) = self.find(count).ok_or_else(|| self.full())?;
         let lifetime = self.policy.lifetime(request.lifetime, self.policy.default_lifetime);
         Ok(Lease {
@@ -420,6 +443,16 @@ fn deadline(lease: &Lease) -> u64 {
     match lease.state {
         LeaseState::Active => lease.expires,
         LeaseState::Quarantined { until } => until,
+    }
+}
+
+/// The receivers of a lease that is asked for again: a group stays one, and so does a flow to one host.
+fn receivers_of(lease: &Lease, request: &Request) -> Result<Option<Receivers>, Refusal> {
+    match (&lease.spec.receivers, &request.spec.receivers) {
+        (None, None) => Ok(None),
+        (Some(held), Some(wanted)) => Ok(Some(held.become_those_of(wanted)?)),
+        (Some(_), None) => Err(Refusal::Invalid("the client's lease of this number is a group's: use another number")),
+        (None, Some(_)) => Err(Refusal::Invalid("the client's lease of this number is no group's: use another number")),
     }
 }
 

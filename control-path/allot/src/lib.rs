@@ -8,10 +8,12 @@ mod allotter;
 mod free;
 mod path;
 mod policy;
+mod receivers;
 mod request;
 mod usage;
 
 pub use allotter::{Allotter, Counts, RestoreError};
 pub use path::{PathSoFar, SwitchId};
 pub use policy::Policy;
+pub use receivers::{GROUPS_MAX, RECEIVERS_MAX, Receiver, Receivers, ReceiversError, Regroup};
 pub use request::{Change, ClientId, Field, FlowSpec, Lease, LeaseKey, LeaseState, Refusal, Request};

@@ -1,6 +1,6 @@
 //! The words of the control path: what is asked, what is granted, what is refused.
 
-use crate::PathSoFar;
+use crate::{PathSoFar, Receivers, ReceiversError};
 use core::fmt;
 use flowlane_wire::{FlowAddress, Mac, PortId, Restore, SlotIndex};
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,10 @@ pub struct FlowSpec {
     pub field: Field,
     /// A name for people, at most 64 octets of UTF-8.
     pub name: Option<String>,
+    /// The receivers, if the flow is multicast: its frames are copied to each of them (claim 20). Then `destination` is
+    /// nobody's.
+    #[serde(default)]
+    pub receivers: Option<Receivers>,
     /// What the last switch before the receiver does to the DSCP of the flow's packets.
     #[serde(default)]
     pub restore: Restore,
@@ -151,6 +155,9 @@ pub enum Refusal {
     /// The lease belongs to another port than the request came in by.
     #[error("the lease belongs to port {0}")]
     OtherPort(PortId),
+    /// A group can not have these receivers.
+    #[error(transparent)]
+    Receivers(#[from] ReceiversError),
     /// The request asks for no address, or for something that the switch does not do.
     #[error("{0}")]
     Invalid(&'static str),
@@ -167,11 +174,23 @@ pub struct Change {
     pub after: Option<Lease>,
 }
 
+impl Change {
+    /// Whether it is about a group's lease. None changes a group into a flow to one host, or back.
+    pub fn is_of_group(&self) -> bool {
+        [&self.before, &self.after].into_iter().flatten().any(Lease::is_group)
+    }
+}
+
 impl Lease {
     /// The flow addresses of the lease in `block`.
     pub fn addresses(&self, block: flowlane_wire::Block) -> impl Iterator<Item = FlowAddress> {
         let (first, slots) = (self.first, u64::from(block.slots()));
         (first..first + u64::from(self.count)).map(move |n| block.address(n / slots, SlotIndex((n % slots) as u32)))
+    }
+
+    /// Whether its flow is multicast.
+    pub fn is_group(&self) -> bool {
+        self.spec.receivers.is_some()
     }
 
     /// Whether the client may use the addresses.

@@ -10,6 +10,7 @@ use std::hash::Hash;
 pub(crate) struct Usage {
     pub(crate) leased: u32,
     pub(crate) quarantined: u32,
+    pub(crate) groups: u32,
     ports: HashMap<PortId, u32>,
     clients: HashMap<ClientId, u32>,
 }
@@ -19,6 +20,7 @@ impl Usage {
         match lease.state {
             LeaseState::Active => {
                 self.leased += lease.count;
+                self.groups += u32::from(lease.is_group());
                 *self.ports.entry(lease.port).or_default() += lease.count;
                 *self.clients.entry(lease.key.client.clone()).or_default() += lease.count;
             }
@@ -30,6 +32,7 @@ impl Usage {
         match lease.state {
             LeaseState::Active => {
                 self.leased -= lease.count;
+                self.groups -= u32::from(lease.is_group());
                 subtract(&mut self.ports, &lease.port, lease.count);
                 subtract(&mut self.clients, &lease.key.client, lease.count);
             }

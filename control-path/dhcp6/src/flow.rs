@@ -93,6 +93,7 @@ impl FlowOption {
             field: first(inner, outer, |flow| flow.field).unwrap_or_default(),
             name: first(inner, outer, |flow| flow.name.clone()),
             restore: first(inner, outer, |flow| flow.restore).unwrap_or_default(),
+            receivers: None,
             path: PathSoFar {
                 hop_limit: first(inner, outer, |flow| flow.hop_limit).unwrap_or(PathSoFar::HOP_LIMIT),
                 crossed: first(inner, outer, |flow| flow.crossed.clone()).unwrap_or_default(),

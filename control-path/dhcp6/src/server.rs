@@ -323,7 +323,7 @@ impl Transaction {
 
     fn refused(&self, operation: &Operation, refusal: &Refusal) -> Outcome<'static> {
         let code = match (operation, refusal) {
-            (_, Refusal::Invalid(_)) => StatusCode::UnspecFail,
+            (_, Refusal::Invalid(_) | Refusal::Receivers(_)) => StatusCode::UnspecFail,
             // RFC 8947 section 8: whoever asks for addresses and gets none is told NoAddrsAvail.
             (Operation::Offer(_) | Operation::Request(_), _) => StatusCode::NoAddrsAvail,
             (_, Refusal::Full { .. } | Refusal::PortQuota { .. } | Refusal::ClientQuota { .. }) => {

@@ -1,10 +1,12 @@
 //! The pipeline in the kernel. This file holds the programs and what each verdict becomes there; `maps` the tables,
-//! `frame` the two kinds of buffer, `replicate` the copies for groups, `slow_path` what goes to userspace.
+//! `frame` the two kinds of buffer, `replicate` the copies for groups, `slow_path` what goes to userspace, `mark` what a
+//! host does that needs no switch.
 #![no_std]
 #![no_main]
 
 mod frame;
 mod maps;
+mod mark;
 mod replicate;
 mod slow_path;
 

@@ -57,6 +57,14 @@ fn pass<O: Observer>(observer: &mut O) -> Result<Ours, Verdict> {
     Err(Verdict::Pass)
 }
 
+/// Adds the flag to an IP packet that does not have it (claim 23), before it comes to a switch.
+#[inline(always)]
+pub fn add_flag<F: Frame>(frame: &mut F, flag: Flag) {
+    if let Some(before) = dscp(frame) {
+        mark(frame, flag, before, &mut ());
+    }
+}
+
 /// Adds the flag to a packet that does not have it (claim 23).
 #[inline(always)]
 fn mark<F: Frame, O: Observer>(frame: &mut F, flag: Flag, before: u8, observer: &mut O) -> Verdict {
@@ -141,7 +149,7 @@ pub(crate) fn set_dscp<F: Frame>(frame: &mut F, before: u8, after: u8) {
 
 /// Whose packet a frame is. Nothing where its headers are cut short or make no sense.
 #[inline(always)]
-pub(crate) fn tuple<F: Frame>(frame: &mut F, ingress: PortId) -> Option<Tuple> {
+pub fn tuple<F: Frame>(frame: &mut F, ingress: PortId) -> Option<Tuple> {
     let (tuple, ports) = match network(frame) {
         Network::V4(offset) => v4(frame, offset)?,
         Network::V6(offset) => v6(frame, offset)?,

@@ -25,7 +25,7 @@ mod trace;
 mod verdict;
 
 pub use environment::{Frame, Tables};
-pub use flag::withdraw;
+pub use flag::{add_flag, tuple, withdraw};
 pub use lookup::Place;
 pub use parse::{Network, Size, network, size};
 pub use replicate::{Copies, replicate};

@@ -1,5 +1,7 @@
 //! The caller's side of a switch's local interface.
 
+mod groups;
+
 use crate::api::{
     EntryView, FlowView, LeaseView, OpenFlow, Problem, RenewFlow, Status, Trace, TraceRequest, Verification,
 };
@@ -74,7 +76,7 @@ impl ClientError {
             Self::Problem(problem) => match problem.code.as_str() {
                 "denied" => exit::DENIED,
                 "invalid" | "too-large" | "no-such-port" => exit::USAGE,
-                "full" | "quota" | "conflict" | "no-such-flow" => exit::CONFLICT,
+                "full" | "quota" | "conflict" | "no-such-flow" | "no-such-group" | "no-such-receiver" => exit::CONFLICT,
                 "stopping" => exit::UNREACHABLE,
                 _ => exit::FAILED,
             },
@@ -86,6 +88,8 @@ fn help_for(problem: &Problem) -> &'static str {
     match problem.code.as_str() {
         "full" | "quota" => "`flowlane flow ls` shows who holds addresses; `flowlane flow close ADDRESS` frees one",
         "no-such-flow" => "`flowlane flow ls` lists the flows that there are",
+        "no-such-group" => "`flowlane group ls` lists the groups that there are",
+        "no-such-receiver" => "`flowlane group show ADDRESS` lists the receivers that there are",
         "no-such-port" => "`flowlane status` lists the ports that there are",
         "conflict" => "`flowlane flow show ADDRESS` shows what is there",
         "denied" => "run as root: sudo flowlane ...",

@@ -189,7 +189,7 @@ fn list(global: &Global, options: &LsOptions, output: Output) -> Result<()> {
                 vec![
                     flow.address.clone(),
                     flow.port.clone(),
-                    or_hyphen(flow.destination),
+                    to_of(flow),
                     next_of(flow),
                     state_of(flow),
                     flow.packets.to_string(),
@@ -209,7 +209,7 @@ fn list(global: &Global, options: &LsOptions, output: Output) -> Result<()> {
                     or_hyphen(flow.name.as_deref()),
                     flow.port.clone(),
                     flow.field.clone(),
-                    or_hyphen(flow.destination),
+                    to_of(flow),
                     next_of(flow),
                     or_hyphen(flow.via.as_deref()),
                     state_of(flow),
@@ -224,6 +224,11 @@ fn list(global: &Global, options: &LsOptions, output: Output) -> Result<()> {
             }),
         ),
     }
+}
+
+/// Where its packets go; of flagged ones also whose they are.
+fn to_of(flow: &FlowView) -> String {
+    flow.tuple.as_ref().map_or_else(|| or_hyphen(flow.destination), ToString::to_string)
 }
 
 fn next_of(flow: &FlowView) -> String {
@@ -250,6 +255,7 @@ fn show(flow: &FlowView, output: Output) -> Result<()> {
         ("slot", flow.slot.to_string()),
         ("name", or_hyphen(flow.name.as_deref())),
         ("comes in by", format!("{} (field: {})", flow.port, flow.field)),
+        ("packets of", or_hyphen(flow.tuple.as_ref())),
         ("goes to", or_hyphen(flow.destination)),
         ("next hop", next_of(flow)),
         ("via", or_hyphen(flow.via.as_deref().map(|via| format!("switch {via}")))),
@@ -262,7 +268,7 @@ fn show(flow: &FlowView, output: Output) -> Result<()> {
         ("host", flow.host.clone()),
         ("client", format!("{} iaid {}", flow.client, flow.iaid)),
     ];
-    let told = lines.iter().filter(|(name, value)| !["reason", "via"].contains(name) || value != "-");
+    let told = lines.iter().filter(|(name, value)| !["reason", "packets of", "via"].contains(name) || value != "-");
     told.into_iter().try_for_each(|(name, value)| output.line(format!("{name:<14} {value}")))
 }
 

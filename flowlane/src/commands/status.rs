@@ -1,7 +1,7 @@
 //! `flowlane status`: the switch on one screen.
 
 use crate::{
-    api::{NeighbourView, PortView, Status},
+    api::{FlaggedView, NeighbourView, PortView, Status},
     cli::Global,
     commands::{ask, for_people, or_hyphen},
     exit,
@@ -46,6 +46,12 @@ fn print(status: &Status, output: Output) -> Result<()> {
         output.line("")?;
         let heads = ["GATEWAY", "PORT", "IS", "FLOWS", "NONSENSE"];
         output.table(&heads, status.neighbours.iter().map(neighbour))?;
+    }
+    let flagged = status.ports.iter().filter_map(|port| Some((&port.interface, port.flagged.as_ref()?)));
+    for (interface, FlaggedView { flows, limit, asking, left_to_linux }) in flagged {
+        output.line(format!(
+            "flagged packets of {interface}: {flows} of {limit} flows, {asking} asking, {left_to_linux} left to Linux"
+        ))?;
     }
     let problems: Vec<String> = problems(status).collect();
     if !problems.is_empty() {

@@ -28,12 +28,38 @@ fn dump(global: &Global, output: Output) -> Result<ExitCode> {
     } else {
         let heads = ["SLOT", "ADDRESS", "PORT", "STATE", "NEXT", "BACKUP", "EXPIRES", "PACKETS", "BYTES"];
         output.table(&heads, entries.iter().map(row))?;
+        dump_receivers(&entries, output)?;
     }
     Ok(ExitCode::from(exit::DONE))
 }
 
+/// The receivers of all groups.
+fn dump_receivers(entries: &[EntryView], output: Output) -> Result<()> {
+    let rows: Vec<Vec<String>> = entries.iter().flat_map(receivers).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    output.line("")?;
+    output.table(&["GROUP", "PLACE", "NEXT", "PACKETS", "BYTES", "MISSED"], rows)
+}
+
+fn receivers(entry: &EntryView) -> impl Iterator<Item = Vec<String>> {
+    entry.receivers.iter().map(|receiver| {
+        let routed = if receiver.routed { ",routed" } else { "" };
+        vec![
+            or_hyphen(entry.group),
+            receiver.place.to_string(),
+            format!("{}@{}{routed}", receiver.next, receiver.egress),
+            receiver.packets.to_string(),
+            receiver.bytes.to_string(),
+            receiver.missed.to_string(),
+        ]
+    })
+}
+
 fn row(entry: &EntryView) -> Vec<String> {
-    let next = entry.next.as_ref().zip(entry.egress).map(|(next, egress)| format!("{next}@{egress}"));
+    let hop = entry.next.as_ref().zip(entry.egress).map(|(next, egress)| format!("{next}@{egress}"));
+    let next = hop.or(entry.group.map(|group| format!("group {group}")));
     let routed = if entry.routed { ",routed" } else { "" };
     vec![
         entry.slot.to_string(),

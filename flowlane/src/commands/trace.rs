@@ -95,6 +95,9 @@ fn print(request: &TraceRequest, trace: &Trace, output: Output) -> Result<()> {
     if let Some(sent) = &trace.sent {
         output.line(format!("{:<10} {}", "after", header(sent)))?;
     }
+    for copy in &trace.copies {
+        output.line(format!("{:<10} {} by {}", "copy", header(&copy.sent), copy.egress))?;
+    }
     let egress = trace.egress.as_ref().map(|egress| format!(" by {egress}")).unwrap_or_default();
     output.line(format!("{}{egress}: {}", trace.verdict, trace.sentence))
 }

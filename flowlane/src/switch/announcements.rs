@@ -4,7 +4,7 @@
 //! it, and flood every frame to it. So the switch sends a frame from each address: when it is granted, and then before
 //! bridges forget it (IEEE 802.1Q: after 300 s; some after less).
 
-use super::{ports::Ports, userspace::Senders};
+use super::{flagged::tuple_of, ports::Ports, userspace::Senders};
 use flowlane_allot::{Allotter, Change, Field, Lease};
 use flowlane_ports::af_packet::Offload;
 use flowlane_wire::{Block, FlowAddress, Mac, SlotIndex};
@@ -94,9 +94,10 @@ impl Announcements {
     }
 }
 
-/// Whether frames are sent *to* the lease's addresses. Where hosts send from them, bridges must look for them there.
+/// Whether frames are sent *to* the lease's addresses. Where hosts send from them, bridges must look for them there; and
+/// senders of flagged packets do not know them.
 fn is_sent_to(lease: &Lease) -> bool {
-    lease.is_active() && lease.spec.field == Field::Destination
+    lease.is_active() && lease.spec.field == Field::Destination && tuple_of(&lease.key).is_none()
 }
 
 fn address_at(slot: SlotIndex, allotter: &Allotter) -> Option<(FlowAddress, &Lease)> {

@@ -2,6 +2,8 @@
 //!
 //! Who may open the socket may do everything: its mode is 0660, so that is its owner and its group.
 
+mod groups;
+
 use super::command::{Command, Reply};
 use crate::api::{
     EntryView, FlowView, LeaseView, OpenFlow, Problem, RenewFlow, Status, Trace, TraceRequest, Verification,
@@ -115,6 +117,10 @@ fn routes_and_description() -> (Router<Switch>, utoipa::openapi::OpenApi) {
         .routes(routes!(flows, open))
         .routes(routes!(flow, close))
         .routes(routes!(renew))
+        .routes(routes!(groups::groups, groups::open_group))
+        .routes(routes!(groups::group, groups::close_group))
+        .routes(routes!(groups::add_receivers))
+        .routes(routes!(groups::remove_receiver))
         .routes(routes!(table))
         .routes(routes!(verify))
         .routes(routes!(trace))

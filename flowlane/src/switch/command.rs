@@ -1,5 +1,6 @@
 //! What the local interface asks of the running switch.
 
+use super::groups::GroupCommand;
 use crate::api::{EntryView, FlowView, LeaseView, OpenFlow, Problem, Status, Trace, TraceRequest, Verification};
 use flowlane_wire::Mac;
 use tokio::sync::oneshot;
@@ -19,6 +20,8 @@ pub enum Command {
     Flows(Reply<Vec<FlowView>>),
     /// One flow.
     Flow(Mac, Reply<FlowView>),
+    /// Something about groups.
+    Group(GroupCommand),
     /// All entries of the table, by slot.
     Entries(Reply<Vec<EntryView>>),
     /// Compare leases and table; the flag repairs the table.

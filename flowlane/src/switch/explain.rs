@@ -1,8 +1,8 @@
 //! What would happen to a frame: the pipeline itself, on copies of the slots that it would touch.
 
 use super::ports::Ports;
-use crate::api::{Problem, Trace, TraceRequest, TraceStep};
-use flowlane_pipeline::{Place, Step, Tables as _, Verdict, run, withdraw};
+use crate::api::{Problem, Trace, TraceCopy, TraceRequest, TraceStep, TupleView};
+use flowlane_pipeline::{Place, Step, Tables as _, Verdict, replicate, run, tuple};
 use flowlane_program::Tables;
 use flowlane_tables::{Group, GroupIndex, PASS, PortEntry, Resolution, Slot, Tuple};
 use flowlane_wire::{Block, Mac, PortId, SlotIndex, header::ethernet};
@@ -16,39 +16,59 @@ pub fn explain(request: &TraceRequest, tables: &Tables, ports: &Ports) -> Result
     let number = ports.iter().find(|(_, port)| port.config.interface == request.port).map(|(number, _)| number);
     let ingress = number.ok_or_else(|| super::views::no_such_port(&request.port, ports))?;
     let mut frame = octets(&request.frame)?;
-    let copy = Copy::of(&frame, tables);
+    let copy = Copy::of(&mut frame, ingress, tables);
     let mut steps = Vec::new();
     let verdict = run(&mut &mut frame[..], ingress, &copy, &mut |step| steps.push(sentence(step, ports)));
-    if let (Verdict::Ask, Some(port)) = (verdict, tables.port(ingress)) {
-        // Nobody will find a flow for it, so it must not count among those that ask.
-        withdraw(port);
-    }
+    let (end, copies) = match verdict {
+        Verdict::Replicate { slot, group } => {
+            let mut copies = Vec::new();
+            let copied = &mut |step| steps.push(sentence(step, ports));
+            let end = replicate(&mut &mut frame[..], ingress, slot, group, &copy, copied, |frame, port| {
+                copies.push(TraceCopy { egress: ports.interface(port), sent: hex(frame) });
+                true
+            });
+            (end, copies)
+        }
+        verdict => (verdict.end(), Vec::new()),
+    };
     let egress = match verdict {
         Verdict::Forward { port, .. } => Some(ports.interface(port)),
         _ => None,
     };
     Ok(Trace {
         steps,
-        verdict: verdict.end().name().into(),
-        sentence: verdict.end().sentence().into(),
+        verdict: end.name().into(),
+        sentence: end.sentence().into(),
         sent: egress.is_some().then(|| hex(&frame)),
         egress,
+        copies,
     })
 }
 
-/// The table with copies of the slots that a frame's addresses point to.
+/// The table with copies of what a frame touches: the slots that its addresses or its tuple point to, their groups, and its
+/// port.
 struct Copy<'a> {
     tables: &'a Tables,
     slots: HashMap<SlotIndex, Slot>,
+    groups: HashMap<GroupIndex, Group>,
+    ingress: (PortId, PortEntry),
 }
 
 impl<'a> Copy<'a> {
-    fn of(frame: &[u8], tables: &'a Tables) -> Self {
+    fn of(frame: &mut [u8], ingress: PortId, tables: &'a Tables) -> Self {
+        let flagged = tuple(&mut &mut *frame, ingress).and_then(|tuple| tables.tuple(&tuple));
         let addresses = [ethernet::DESTINATION, ethernet::SOURCE].into_iter();
         let macs = addresses.filter_map(|at| frame.get(at..)?.first_chunk().map(|octets| Mac(*octets).to_u64()));
-        let indices = macs.filter(|mac| tables.block().contains(*mac)).map(|mac| tables.block().slot_of(mac));
-        let slots = indices.filter_map(|index| Some((index, tables.slot(index)?.clone()))).collect();
-        Self { tables, slots }
+        let indices =
+            macs.chain(flagged).filter(|mac| tables.block().contains(*mac)).map(|mac| tables.block().slot_of(mac));
+        let slots: HashMap<SlotIndex, Slot> =
+            indices.filter_map(|index| Some((index, tables.slot(index)?.clone()))).collect();
+        let groups = slots.values().filter_map(|slot| match slot.next() {
+            Resolution::Group(index) => Some((index, copy_of(tables.group(index)?))),
+            _ => None,
+        });
+        let groups = groups.collect();
+        Self { tables, slots, groups, ingress: (ingress, copy_of_port(tables, ingress)) }
     }
 }
 
@@ -62,11 +82,11 @@ impl flowlane_pipeline::Tables for Copy<'_> {
     }
 
     fn port(&self, port: PortId) -> Option<&PortEntry> {
-        self.tables.port(port)
+        if port == self.ingress.0 { Some(&self.ingress.1) } else { self.tables.port(port) }
     }
 
     fn group(&self, group: GroupIndex) -> Option<&Group> {
-        self.tables.group(group)
+        self.groups.get(&group)
     }
 
     fn tuple(&self, tuple: &Tuple) -> Option<u64> {
@@ -80,6 +100,26 @@ impl flowlane_pipeline::Tables for Copy<'_> {
     fn nanos(&self) -> u64 {
         self.tables.nanos()
     }
+}
+
+/// A group with the same receivers, and counters of its own.
+fn copy_of(group: &Group) -> Group {
+    let copy = Group::default();
+    for (place, receiver) in group.receivers().iter().enumerate() {
+        receiver.hop().into_iter().for_each(|hop| copy.put(place, hop));
+    }
+    copy
+}
+
+/// A port as it is now: a frame that asks for a flow is counted there.
+fn copy_of_port(tables: &Tables, number: PortId) -> PortEntry {
+    let copy = PortEntry::default();
+    if let Some(port) = tables.port(number) {
+        copy.set(port.ifindex(), port.mtu(), port.mac(), port.flags());
+        copy.set_flag(port.flag());
+        copy.asking().store(port.asking().load());
+    }
+    copy
 }
 
 fn octets(text: &str) -> Result<Vec<u8>, Problem> {
@@ -114,12 +154,15 @@ fn sentence(step: Step, ports: &Ports) -> TraceStep {
             };
             ("look up", format!("the {field} {address} is in the block and points to slot {}", slot.0))
         }
-        Step::Flagged { found: None, .. } => ("look up", "the packet is flagged, and has no flow yet".into()),
-        Step::Flagged { found: Some(PASS), .. } => ("look up", "the packet is flagged, and is left to Linux".into()),
-        Step::Flagged { found: Some(address), .. } => {
-            ("look up", format!("the packet is flagged; its flow is {}", Mac::from_u64(address)))
+        Step::Flagged { tuple, found } => {
+            let found = match found {
+                None => "which has no flow yet".to_owned(),
+                Some(PASS) => "which no flow can carry: left to Linux".to_owned(),
+                Some(address) => format!("whose flow is {}", Mac::from_u64(address)),
+            };
+            ("flag", format!("flagged: {}, {found}", TupleView::from(tuple)))
         }
-        Step::Dscp { before, after } => ("rewrite", format!("DSCP {before} becomes {after}")),
+        Step::Dscp { before, after } => ("rewrite", format!("DSCP {before:06b} := {after:06b}")),
         Step::Receiver { place, hop, sent } => {
             let sent = if sent { "sent" } else { "missed" };
             ("replicate", format!("receiver {place}, {} by port {}: {sent}", hop.mac, ports.interface(hop.port)))

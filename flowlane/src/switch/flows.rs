@@ -1,6 +1,7 @@
 //! Flows: from a durable lease to a slot, and from a first packet or a route to a next hop.
 
 use super::{
+    flagged::tuple_of,
     hops::{Answer, Hops, Target, Wish},
     ports::Ports,
     show::SeenFrame,
@@ -44,6 +45,8 @@ pub struct Flows {
     destinations: Destinations,
     progress: HashMap<SlotIndex, Progress>,
     unpublished: BTreeSet<SlotIndex>,
+    /// Flows whose next hop must not be published yet: frames that asked for the flow may still be under way.
+    held: BTreeSet<SlotIndex>,
     slow_path: SlowPath,
     /// Octets of all frames that wait.
     octets: usize,
@@ -58,12 +61,12 @@ const PATIENCE: Duration = Duration::from_millis(100);
 impl Flows {
     /// No flows yet.
     pub fn new(tables: Arc<Tables>, destinations: Destinations, slow_path: SlowPath) -> Self {
-        let (progress, unpublished) = Default::default();
-        Self { tables, destinations, progress, unpublished, slow_path, octets: 0 }
+        let (progress, unpublished, held) = Default::default();
+        Self { tables, destinations, progress, unpublished, held, slow_path, octets: 0 }
     }
 
     /// Brings the table to what the leases say, keeping what is right: the flows of a predecessor go on. How many were
-    /// kept, installed and removed.
+    /// kept, installed and removed. Slots of groups are left to [`super::groups`].
     pub fn adopt<'a>(
         &mut self,
         leases: impl Iterator<Item = &'a Lease>,
@@ -78,6 +81,9 @@ impl Flows {
                 let index = self.tables.block().slot(address);
                 if let Some(leased) = leased.get_mut(index.0 as usize) {
                     *leased = true;
+                }
+                if lease.is_group() {
+                    continue;
                 }
                 if self.adopt_one(address, lease, now, hops, ports) { kept += 1 } else { installed += 1 }
             }
@@ -115,7 +121,7 @@ impl Flows {
         true
     }
 
-    /// Carries durable changes of leases over to the table.
+    /// Carries durable changes of leases over to the table, but for those of groups.
     pub fn apply(&mut self, changes: &[Change], now: u64, hops: &mut Hops, ports: &Ports) {
         for change in changes {
             let active = |lease: &Option<Lease>| lease.clone().filter(Lease::is_active);
@@ -144,7 +150,7 @@ impl Flows {
         let tables = Arc::clone(&self.tables);
         let Some(slot) = tables.slots().get(index.0 as usize) else { return };
         // The slot may be another flow's by now.
-        let Some(lease) = lease.filter(|_| slot.flow().is_some_and(|flow| frame.carries(flow.address))) else {
+        let Some(lease) = lease.filter(|_| slot.flow().is_some_and(|flow| frame.is_of(flow.address, &tables))) else {
             return self.slow_path.drop(frame, End::UnknownFlow);
         };
         match slot.next() {
@@ -156,14 +162,16 @@ impl Flows {
         let known = self.progress.get(&index).is_some_and(|progress| progress.watched);
         if !known {
             let Some(destination) = lease.spec.destination.or_else(|| frame.destination()) else {
-                give_back(slot);
+                if frame.counted {
+                    give_back(slot);
+                }
                 return self.slow_path.drop(frame, End::NoRoute);
             };
             self.destinations.set(index, Some(destination));
             self.watch(index, destination, lease, hops, ports);
         }
         let progress = self.progress.entry(index).or_default();
-        progress.arrived += 1;
+        progress.arrived += u32::from(frame.counted);
         if let Some((hop, _)) = progress.unpublished {
             self.slow_path.send(frame, hop);
             self.publish(index);
@@ -190,6 +198,7 @@ impl Flows {
             self.unpublished.iter().copied().filter(|index| self.overdue(*index, now)).collect();
         for index in overdue {
             self.unpublished.remove(&index);
+            self.held.remove(&index);
             let Some(progress) = self.progress.get_mut(&index) else { continue };
             progress.arrived = 0;
             let Some((hop, _)) = progress.unpublished.take() else { continue };
@@ -206,6 +215,29 @@ impl Flows {
             .filter_map(|index| self.progress.get(index)?.unpublished)
             .map(|(_, since)| since + PATIENCE)
             .min()
+    }
+
+    /// Leaves a packet to Linux.
+    pub fn pass(&mut self, frame: Waiting) {
+        self.slow_path.pass(frame);
+    }
+
+    /// Drops a frame.
+    pub fn drop(&mut self, frame: Waiting, end: End) {
+        self.slow_path.drop(frame, end);
+    }
+
+    /// Whether there are flows whose next hops are kept back until [`Flows::release_held`]: those of flagged packets,
+    /// from when they are installed.
+    pub fn has_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Lets all next hops be published.
+    pub fn release_held(&mut self) {
+        for index in std::mem::take(&mut self.held) {
+            self.publish(index);
+        }
     }
 
     /// What has become of frames that had waited, since the last call.
@@ -230,6 +262,9 @@ impl Flows {
         self.forget(index);
         if let Some(slot) = self.tables.slots().get(index.0 as usize) {
             slot.install(address, lease.port, tick(lease, now), rate(lease), Resolution::UNKNOWN);
+        }
+        if tuple_of(&lease.key).is_some() {
+            self.held.insert(index);
         }
         self.destinations.set(index, lease.spec.destination);
         if let Some(destination) = lease.spec.destination {
@@ -271,6 +306,7 @@ impl Flows {
         }
         self.progress.remove(&index);
         self.unpublished.remove(&index);
+        self.held.remove(&index);
     }
 
     fn take_waiting(&mut self, index: SlotIndex) -> VecDeque<Waiting> {
@@ -331,7 +367,7 @@ impl Flows {
         };
         let Some((hop, _)) = progress.unpublished else { return };
         while let Resolution::Pending(counted) = slot.next() {
-            if counted > progress.arrived {
+            if counted > progress.arrived || self.held.contains(&index) {
                 self.unpublished.insert(index);
                 return;
             }
@@ -360,13 +396,13 @@ impl Flows {
 }
 
 /// The tick of the data path's clock at which a lease ends.
-fn tick(lease: &Lease, now: u64) -> u32 {
+pub(super) fn tick(lease: &Lease, now: u64) -> u32 {
     if lease.expires == u64::MAX { NEVER } else { Tables::tick_in(lease.expires.saturating_sub(now)) }
 }
 
 /// Changes how fast a flow may send. Its bucket is full then: what was taken at the former rate says nothing about this one,
 /// and could close a flow that is made faster for a minute.
-fn set_rate(slot: &Slot, rate: Rate) {
+pub(super) fn set_rate(slot: &Slot, rate: Rate) {
     if slot.rate() != rate {
         slot.set_rate(rate);
         slot.full_at().store(0);
@@ -374,7 +410,7 @@ fn set_rate(slot: &Slot, rate: Rate) {
 }
 
 /// The meter of a lease's flows.
-fn rate(lease: &Lease) -> Rate {
+pub(super) fn rate(lease: &Lease) -> Rate {
     meter(lease.spec.rate)
 }
 

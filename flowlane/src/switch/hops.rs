@@ -209,6 +209,17 @@ impl Hops {
         }
     }
 
+    /// Looks for the route of a question that nobody's next hop depends on yet, until [`Hops::unwatch_route`]: what the
+    /// resolver says follows.
+    pub fn watch_route(&self, query: Query) {
+        self.resolver.watch(query);
+    }
+
+    /// Takes back one [`Hops::watch_route`].
+    pub fn unwatch_route(&self, query: Query) {
+        self.resolver.unwatch(query);
+    }
+
     /// Asks the gateway on a target's way, where there is one and the port to it says so.
     fn follow(&mut self, target: Target, ports: &Ports) {
         let Some(watched) = self.watched.get_mut(&target) else { return };

@@ -4,7 +4,7 @@
 //! told of a lease, and no table has it, before it is on disk.
 
 use super::Switch;
-use flowlane_allot::{Allotter, Change, Lease, LeaseKey, Refusal, Request};
+use flowlane_allot::{Allotter, Change, Lease, LeaseKey, Refusal, Regroup, Request};
 use flowlane_dhcp6::Operation;
 use flowlane_store::{Moment, Store, StoreError};
 use flowlane_wire::{PortId, SlotIndex};
@@ -20,6 +20,8 @@ pub enum Task {
     Renew(LeaseKey, PortId, Option<u32>),
     /// End the lease that a slot belongs to.
     Close(SlotIndex),
+    /// Let receivers of the group in a slot come or go.
+    Regroup(SlotIndex, Regroup),
 }
 
 /// Why a task was not done.
@@ -186,6 +188,7 @@ impl Leases {
             Task::Client(operation) => self.client(operation, now),
             Task::Renew(key, port, lifetime) => self.allotter.renew(key, *port, *lifetime, now),
             Task::Close(slot) => self.allotter.close(*slot, now),
+            Task::Regroup(slot, regroup) => self.allotter.regroup(*slot, regroup, now),
         }
         .map_err(Failure::Refused)
     }

@@ -6,7 +6,7 @@ use super::{
     slow_path::ToLinux,
     userspace::{FromWorker, Work, Worker},
 };
-use crate::config::{Config, Executor, PortConfig, SourceAddress};
+use crate::config::{Config, Executor, FlagConfig, FlagRole, PortConfig, SourceAddress};
 use flowlane_ports::{PortError, exclusive::Exclusive};
 use flowlane_program::{Kernel, ProgramError, Tables};
 use flowlane_resolve::{LinkState, StaticRoute};
@@ -27,6 +27,8 @@ pub struct Port {
     pub adopted: bool,
     /// What is wrong.
     pub problem: Option<String>,
+    /// Whether it has as many flows of flagged packets as it may have.
+    full: bool,
     ignored: BTreeMap<&'static str, u64>,
     /// DHCPv6 messages that listeners before this one have dropped.
     overload: u64,
@@ -46,6 +48,9 @@ pub enum AttachError {
     /// The kernel is asked to, but there are no tables in it.
     #[error("the kernel's executors can not be used here, as the tables are not in the kernel: {0}")]
     NoKernel(String),
+    /// Packet sockets see copies only: what goes on to Linux can not be changed by them.
+    #[error("af-packet can not add the virtual-circuit flag to packets that pass; use tc or xdp on the port")]
+    AddsFlag,
 }
 
 /// All ports.
@@ -76,6 +81,7 @@ impl Ports {
             executor: None,
             adopted: false,
             problem: Some(format!("there is no interface {}", config.interface)),
+            full: false,
             ignored: BTreeMap::new(),
             overload: 0,
             worker: None,
@@ -119,6 +125,19 @@ impl Ports {
     /// The interface's name of a port.
     pub fn interface(&self, number: PortId) -> String {
         self.ports.get(&number).map_or_else(|| number.to_string(), |port| port.config.interface.clone())
+    }
+
+    /// What a port does with the virtual-circuit flag.
+    pub fn flag(&self, number: PortId) -> Option<FlagConfig> {
+        self.ports.get(&number)?.config.flag
+    }
+
+    /// Says whether a port has as many flows of flagged packets as it may have: then the data path refuses more.
+    pub fn set_full(&mut self, number: PortId, full: bool) {
+        if let Some(port) = self.ports.get_mut(&number).filter(|port| port.full != full) {
+            port.full = full;
+            self.program_port(number);
+        }
     }
 
     /// The static routes, for the interfaces as they are now.
@@ -214,17 +233,22 @@ impl Ports {
         else {
             return;
         };
-        let own = if port.config.source == SourceAddress::Port { PortFlags::OWN_SOURCE } else { PortFlags::default() };
+        let when = |so: bool, flag: PortFlags| if so { flag } else { PortFlags::default() };
+        let own = when(port.config.source == SourceAddress::Port, PortFlags::OWN_SOURCE)
+            .with(when(port.adds_flag(), PortFlags::MARKS))
+            .with(when(port.full, PortFlags::NO_NEW_FLOWS));
         match &port.link {
             Some(link) => {
-                let up = if link.up { PortFlags::UP } else { PortFlags::default() };
+                let up = when(link.up, PortFlags::UP);
                 let executor = port.executor.or(choices(port.config.executor, link).first().copied());
                 let takes_xdp = executor == Some(Executor::Xdp);
-                let buffers = if takes_xdp { PortFlags::default() } else { PortFlags::BUFFERS };
+                let buffers = when(!takes_xdp, PortFlags::BUFFERS);
                 entry.set(link.ifindex, link.mtu, link.mac, own.with(up).with(buffers));
             }
             None => entry.set(0, 0, Mac::default(), own),
         }
+        // Behind the flags: a port that adds the flag does not read it for a moment.
+        entry.set_flag(port.config.flag.map(|flag| flag.flag));
     }
 
     /// Lets somebody handle the port's frames: whom the configuration says, or the best that works.
@@ -272,6 +296,7 @@ impl Ports {
                 let _ = Exclusive::remove(link.ifindex);
             }
             (Some(_), Err(reason)) => return Err(AttachError::NoKernel(reason.clone())),
+            (None, _) if port.adds_flag() => return Err(AttachError::AddsFlag),
             (None, kernel) => {
                 port.worker = None;
                 port.worker = Some(Worker::start(Work {
@@ -280,6 +305,7 @@ impl Ports {
                     tables: Arc::clone(&self.tables),
                     queue: self.from_workers.clone(),
                     to_linux: self.to_linux.clone(),
+                    flag: port.config.flag.map(|flag| flag.flag),
                     show: self.config.capture.is_some(),
                 })?);
                 if let Ok(kernel) = kernel {
@@ -309,6 +335,11 @@ impl Port {
     /// Takes note of a DHCPv6 message without an answer.
     pub fn ignore(&mut self, reason: &'static str) {
         *self.ignored.entry(reason).or_default() += 1;
+    }
+
+    /// Whether it adds the virtual-circuit flag to packets (claim 23).
+    fn adds_flag(&self) -> bool {
+        self.config.flag.is_some_and(|flag| flag.role == FlagRole::Add)
     }
 
     /// Puts another listener in place of the one that is there.

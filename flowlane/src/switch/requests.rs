@@ -39,6 +39,7 @@ impl Switch {
             Command::Close(mac, reply) => self.on_lease(mac, reply, |_, slot| Task::Close(slot)),
             Command::Flows(reply) => self.listings.push_back(Listing { from: 0, views: Vec::new(), reply }),
             Command::Flow(mac, reply) => drop(reply.send(self.flow(mac))),
+            Command::Group(command) => self.group_command(command),
             Command::Entries(reply) => {
                 let tables = Arc::clone(&self.tables);
                 spawn_blocking(move || reply.send(Ok(views::entries(&tables))));
@@ -130,13 +131,23 @@ impl Switch {
     }
 
     fn compare(&mut self, repair: bool) -> Verification {
-        let found = verify::compare(self.leases.allotter(), &self.tables);
+        let found = self.differences();
         if !repair || found.ok {
             return found;
         }
         let leases = self.leases.allotter().leases();
         self.flows.adopt(leases, boot_ms(), &mut self.hops, &self.ports);
-        Verification { ok: verify::compare(self.leases.allotter(), &self.tables).ok, ..found }
+        let leases = self.leases.allotter().leases();
+        self.groups.adopt(leases, boot_ms(), &mut self.hops, &self.ports);
+        self.adopt_tuples();
+        Verification { ok: self.differences().ok, ..found }
+    }
+
+    fn differences(&self) -> Verification {
+        let mut found = verify::compare(self.leases.allotter(), &self.tables);
+        found.differences.extend(self.groups.differences(self.leases.allotter().leases()));
+        found.ok &= found.differences.is_empty();
+        found
     }
 
     fn status(&self) -> Status {
@@ -152,7 +163,11 @@ impl Switch {
             quarantined: counts.quarantined,
             adopted: self.adopted,
             store: self.config.state_directory.join("leases.redb").display().to_string(),
-            ports: self.ports.iter().map(|(number, port)| views::port(number, port, &self.tables)).collect(),
+            ports: self
+                .ports
+                .iter()
+                .map(|(number, port)| views::port(number, port, &self.tables, &self.flagged))
+                .collect(),
             neighbours: views::neighbours(&self.hops, &self.ports),
             problems: self.problems(),
         }

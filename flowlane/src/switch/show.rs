@@ -21,6 +21,8 @@ pub struct SeenFrame {
     pub end: End,
     /// Whether it had waited for its next host: it was shown when it came.
     pub waited: bool,
+    /// Whether it is the copy for one receiver of a group: the frame itself was shown when it came.
+    pub copy: bool,
     /// Its length in octets.
     pub length: usize,
     /// Its first octets as it came.
@@ -35,7 +37,17 @@ impl SeenFrame {
         let Punt::Seen { nanos, ingress, egress, end, length, before, after } = punt else { return None };
         let at = Duration::from_nanos(*nanos) + wall_minus_monotonic();
         let (before, after, length) = (before.to_vec(), after.to_vec(), *length as usize);
-        Some(Self { at, ingress: *ingress, egress: *egress, end: *end, waited: false, length, before, after })
+        Some(Self {
+            at,
+            ingress: *ingress,
+            egress: *egress,
+            end: *end,
+            waited: false,
+            copy: false,
+            length,
+            before,
+            after,
+        })
     }
 }
 
@@ -67,15 +79,16 @@ impl Show {
     }
 
     /// Writes a frame: as it came, with its end, and where it left, as it was sent. One that had waited was written when
-    /// it came; if it was sent then, the second record is what remains to be written.
+    /// it came; if it was sent then, the second record is what remains to be written. So it is with a copy.
     pub fn write(&mut self, seen: &SeenFrame) -> Result<(), CaptureError> {
         let when = if seen.waited { "after it waited, " } else { "" };
-        if !seen.waited || seen.egress.is_none() {
+        if !(seen.waited || seen.copy) || seen.egress.is_none() {
             let comment = format!("{when}{}: {}", seen.end, seen.end.sentence());
             self.record(seen, seen.ingress, &seen.before, Direction::Inbound, &comment)?;
         }
         if let Some(egress) = seen.egress {
-            let comment = format!("{when}sent: {}", addresses(&seen.after));
+            let sent = if seen.copy { "copy sent" } else { "sent" };
+            let comment = format!("{when}{sent}: {}", addresses(&seen.after));
             self.record(seen, egress, &seen.after, Direction::Outbound, &comment)?;
         }
         Ok(())

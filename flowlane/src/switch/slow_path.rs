@@ -1,10 +1,10 @@
 //! Frames that wait for the next host of their flow, and those that Linux is to answer.
 
 use super::{frame::Buffer, show::SeenFrame, userspace::Senders};
-use flowlane_pipeline::{Tables as _, Verdict, size};
+use flowlane_pipeline::{Tables as _, Verdict, size, tuple};
 use flowlane_ports::{af_packet::Offload, host::HostTun};
 use flowlane_program::{Punt, Tables};
-use flowlane_tables::{End, NextHop, SNAP};
+use flowlane_tables::{End, NextHop, SNAP, Tuple};
 use flowlane_wire::{Mac, PortId, SlotIndex, header::ethernet};
 use std::{
     net::IpAddr,
@@ -23,6 +23,8 @@ pub struct Waiting {
     pub bytes: Vec<u8>,
     /// What its sender left undone.
     pub offload: Offload,
+    /// Whether the data path has counted it in the slot: one that asked for a flow it has not.
+    pub counted: bool,
 }
 
 impl Waiting {
@@ -31,7 +33,7 @@ impl Waiting {
         let Punt::Waiting { slot, ingress, frame, tag, gso_size } = punt else { return None };
         let bytes = with_tag(frame, *tag);
         let offload = Offload::describe(&bytes, *gso_size);
-        Some(Self { slot: *slot, ingress: *ingress, bytes, offload })
+        Some(Self { slot: *slot, ingress: *ingress, bytes, offload, counted: true })
     }
 
     /// The IP destination, if the frame is an IP packet to one host that a flow can lead to. What a host says to all its
@@ -43,8 +45,18 @@ impl Waiting {
         })
     }
 
+    /// Whether it belongs to the flow of this address: by one of its fields, or flagged, by its tuple.
+    pub fn is_of(&mut self, address: Mac, tables: &Tables) -> bool {
+        self.carries(address) || self.tuple().is_some_and(|tuple| tables.tuples().get(&tuple) == Some(address.to_u64()))
+    }
+
+    /// Whose packet it is, where its headers make sense.
+    pub fn tuple(&mut self) -> Option<Tuple> {
+        tuple(&mut Buffer::new(&mut self.bytes, self.offload), self.ingress)
+    }
+
     /// Whether it has this address in one of its fields.
-    pub fn carries(&self, address: Mac) -> bool {
+    fn carries(&self, address: Mac) -> bool {
         let field = |at: usize| self.bytes.get(at..).and_then(|rest| rest.first_chunk()) == Some(&address.0);
         field(ethernet::DESTINATION) || field(ethernet::SOURCE)
     }
@@ -120,6 +132,13 @@ impl SlowPath {
         self.ended(frame, before, None, end);
     }
 
+    /// Leaves a packet to Linux.
+    pub fn pass(&mut self, frame: Waiting) {
+        let before = frame.start();
+        self.to_linux.deliver(&frame.bytes);
+        self.ended(frame, before, None, End::Pass);
+    }
+
     /// What has become of frames since the last call.
     pub fn seen(&mut self) -> Vec<SeenFrame> {
         self.seen.as_mut().map(std::mem::take).unwrap_or_default()
@@ -130,13 +149,13 @@ impl SlowPath {
         if let Some(seen) = &mut self.seen {
             let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let (after, length, ingress) = (frame.start(), frame.bytes.len(), frame.ingress);
-            seen.push(SeenFrame { at, ingress, egress, end, waited: true, length, before, after });
+            seen.push(SeenFrame { at, ingress, egress, end, waited: true, copy: false, length, before, after });
         }
     }
 }
 
 /// Puts a tag (protocol in the high 16 bits, tag in the low) behind the addresses.
-fn with_tag(frame: &[u8], tag: u32) -> Vec<u8> {
+pub fn with_tag(frame: &[u8], tag: u32) -> Vec<u8> {
     match frame.split_at_checked(ethernet::ETHERTYPE) {
         Some((addresses, rest)) if tag != 0 => [addresses, &tag.to_be_bytes(), rest].concat(),
         _ => frame.to_vec(),

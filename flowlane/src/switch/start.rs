@@ -1,8 +1,8 @@
 //! From a configuration to a running switch, without disturbing what a predecessor has left in the kernel.
 
 use super::{
-    Sources, Switch, announcements::Announcements, boot_ms, error::StartError, flows::Flows, hops::Hops,
-    leases::Leases, ports::Ports,
+    Sources, Switch, announcements::Announcements, boot_ms, error::StartError, flagged::Flagged, flows::Flows,
+    groups::Groups, hops::Hops, leases::Leases, ports::Ports,
 };
 use super::{
     command::Command,
@@ -76,7 +76,9 @@ pub async fn start(config: Config) -> Result<(Switch, Sources, mpsc::Sender<Comm
     let destinations = Destinations::open(&config.runtime_directory.join(DESTINATIONS), config.block.slots())?;
     let to_linux = ToLinux::new(&config.name);
     let slow_path = SlowPath::new(Arc::clone(&tables), to_linux.clone(), config.capture.is_some());
+    let groups = Groups::new(Arc::clone(&tables));
     let flows = Flows::new(Arc::clone(&tables), destinations, slow_path);
+    let flagged = Flagged::new(Arc::clone(&tables));
     let ports = Ports::new(Arc::clone(&config), Arc::clone(&tables), kernel, to_linux, workers_in, inputs_in);
     let (resolver, events) = Resolver::start(Vec::new())?;
     let server = Server::new(server_uuid(&config.state_directory)?, config.block);
@@ -90,6 +92,8 @@ pub async fn start(config: Config) -> Result<(Switch, Sources, mpsc::Sender<Comm
         ports,
         leases,
         flows,
+        groups,
+        flagged,
         server,
         announcements: Announcements::new(started),
         hops,
@@ -239,6 +243,10 @@ async fn take_over(switch: &mut Switch) -> Result<(), StartError> {
     switch.hops.set_static_routes(&switch.ports);
     let leases: Vec<Lease> = switch.leases.allotter().leases().cloned().collect();
     let (kept, installed, removed) = switch.flows.adopt(leases.iter(), boot_ms(), &mut switch.hops, &switch.ports);
+    let (groups_kept, groups_installed) =
+        switch.groups.adopt(leases.iter(), boot_ms(), &mut switch.hops, &switch.ports);
+    switch.forget_asking();
+    switch.adopt_tuples();
     attach_ports(switch, links)?;
     switch.ports.forget_others();
     for (_, port) in switch.ports.iter().filter(|(_, port)| port.link.is_none()) {
@@ -248,7 +256,7 @@ async fn take_over(switch: &mut Switch) -> Result<(), StartError> {
         tracing::warn!("the configuration's [[flow]] entries are for `replay`; flows of a switch have leases");
     }
     let Config { name, block, .. } = switch.config.as_ref();
-    tracing::info!(name, %block, kept, installed, removed, "switch ready");
+    tracing::info!(name, %block, kept, installed, removed, groups_kept, groups_installed, "switch ready");
     Ok(())
 }
 

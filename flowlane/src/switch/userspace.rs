@@ -1,19 +1,22 @@
 //! The userspace executor: a thread for each port, from its ring through the pipeline to the senders.
 
+mod copies;
+
 use super::{
+    flagged::Asked,
     frame::Buffer,
     show::SeenFrame,
     slow_path::{ToLinux, Waiting},
 };
-use flowlane_pipeline::{Tables as _, Verdict, give_back, run, size, withdraw};
+use flowlane_pipeline::{Step, Tables as _, Verdict, give_back, run, size, withdraw};
 use flowlane_ports::{
     PortError,
     af_packet::{Offload, Ring, RingOptions, RxFrame, Sender},
     exclusive::Exclusive,
 };
 use flowlane_program::Tables;
-use flowlane_tables::{End, SNAP};
-use flowlane_wire::PortId;
+use flowlane_tables::{End, PASS, SNAP};
+use flowlane_wire::{Flag, PortId};
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::{
@@ -29,6 +32,8 @@ use tokio::sync::mpsc::Sender as Queue;
 pub enum FromWorker {
     /// A frame waits for its next host.
     Waiting(Waiting),
+    /// A flagged frame asks for a flow.
+    Asking(Asked),
     /// A frame has ended.
     Seen(SeenFrame),
     /// The port's thread has ended, with this error.
@@ -47,6 +52,8 @@ pub struct Work {
     pub queue: Queue<FromWorker>,
     /// Frames that Linux is to answer.
     pub to_linux: ToLinux,
+    /// The virtual-circuit flag that the port reads: flagged packets do not come to Linux by themselves.
+    pub flag: Option<Flag>,
     /// Whether every frame is shown.
     pub show: bool,
 }
@@ -67,7 +74,7 @@ impl Worker {
     /// Opens the port's ring and starts its thread.
     pub fn start(work: Work) -> Result<Self, PortError> {
         let mut ring = Ring::open(work.ifindex, RingOptions::default())?;
-        let exclusive = Exclusive::install(work.ifindex, &work.tables.block())?;
+        let exclusive = Exclusive::install(work.ifindex, &work.tables.block(), work.flag)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::Builder::new().name(format!("port-{}", work.port)).spawn(move || {
@@ -159,30 +166,55 @@ struct Outgoing {
 
 fn batch(work: &Work, frames: &mut [RxFrame<'_>], senders: &mut Senders) {
     let mut outgoing: Vec<Outgoing> = Vec::with_capacity(frames.len());
-    for (place, frame) in frames.iter_mut().enumerate() {
+    for place in 0..frames.len() {
+        let Some(frame) = frames.get_mut(place) else { break };
         let before = work.show.then(|| frame.bytes.get(..SNAP.min(frame.bytes.len())).unwrap_or_default().to_vec());
         let mut buffer = Buffer::new(frame.bytes, frame.offload);
-        let verdict = run(&mut buffer, work.port, work.tables.as_ref(), &mut ());
+        let mut left_to_linux = false;
+        let mut notice = |step| left_to_linux |= matches!(step, Step::Flagged { found: Some(PASS), .. });
+        let verdict = run(&mut buffer, work.port, work.tables.as_ref(), &mut notice);
         let segments = size(&mut buffer).frames;
+        let mut copies = Vec::new();
         let end = match verdict {
             Verdict::Forward { port, end } => {
                 outgoing.push(Outgoing { place, egress: port, end, frames: segments });
                 end
             }
+            Verdict::Replicate { slot, group } => {
+                // What came before it leaves before it.
+                send(work, frames, &outgoing, senders);
+                outgoing.clear();
+                let Some(frame) = frames.get_mut(place) else { break };
+                let end;
+                (end, copies) = copies::send(work, frame, slot, group, senders);
+                end
+            }
+            Verdict::Pass if left_to_linux => {
+                work.to_linux.deliver(frame.bytes);
+                count(work, End::Pass, segments)
+            }
             _ => carry_out(work, frame, verdict, segments),
         };
-        if let Some(before) = before {
+        if let (Some(before), Some(frame)) = (before, frames.get(place)) {
             show(work, frame, verdict, end, before);
+            // Who looks too slowly misses some.
+            copies.into_iter().for_each(|copy| drop(work.queue.try_send(FromWorker::Seen(copy))));
         }
     }
     send(work, frames, &outgoing, senders);
 }
 
-/// Carries out every verdict but the one to forward.
+/// Carries out every verdict but those to forward and to copy.
 fn carry_out(work: &Work, frame: &RxFrame<'_>, verdict: Verdict, segments: u64) -> End {
     let end = match verdict {
         Verdict::Resolve { slot } => {
-            let waiting = Waiting { slot, ingress: work.port, bytes: frame.bytes.to_vec(), offload: frame.offload };
+            let waiting = Waiting {
+                slot,
+                ingress: work.port,
+                bytes: frame.bytes.to_vec(),
+                offload: frame.offload,
+                counted: true,
+            };
             match work.queue.try_send(FromWorker::Waiting(waiting)) {
                 Ok(()) => End::Resolve,
                 Err(_) => {
@@ -191,17 +223,26 @@ fn carry_out(work: &Work, frame: &RxFrame<'_>, verdict: Verdict, segments: u64) 
                 }
             }
         }
+        Verdict::Ask => {
+            let asked = Asked::new(work.port, frame.bytes.to_vec(), frame.offload);
+            match work.queue.try_send(FromWorker::Asking(asked)) {
+                Ok(()) => End::AskFlow,
+                Err(_) => {
+                    work.tables.port(work.port).inspect(|port| withdraw(port));
+                    End::FlagRefused
+                }
+            }
+        }
         Verdict::ToLinux(end) => {
             work.to_linux.deliver(frame.bytes);
             end
         }
-        Verdict::Replicate { .. } => End::NoReceiver,
-        Verdict::Ask => {
-            work.tables.port(work.port).inspect(|port| withdraw(port));
-            End::FlagRefused
-        }
         other => other.end(),
     };
+    count(work, end, segments)
+}
+
+fn count(work: &Work, end: End, segments: u64) -> End {
     work.tables.count(work.port, end, segments);
     end
 }
@@ -233,6 +274,7 @@ fn show(work: &Work, frame: &RxFrame<'_>, verdict: Verdict, end: End, before: Ve
         egress,
         end,
         waited: false,
+        copy: false,
         length: frame.bytes.len(),
         before,
         after,

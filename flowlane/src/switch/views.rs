@@ -2,14 +2,21 @@
 
 use super::leases::Failure;
 use super::{
+    flagged::{Flagged, tuple_of},
     flows::Flows,
     hops::{Gateway, Hops, Neighbour, Target},
     ports::{Port, Ports},
 };
-use crate::api::{EntryView, FlowView, LeaseView, NeighbourView, PortView, Problem};
-use flowlane_allot::{Field, Lease, Refusal};
+use crate::{
+    api::{
+        EntryView, FlaggedView, FlowView, LeaseView, NeighbourView, PortView, Problem, TupleView,
+        groups::ReceiverEntryView,
+    },
+    config::FlagRole,
+};
+use flowlane_allot::{Field, Lease, ReceiversError, Refusal};
 use flowlane_program::Tables;
-use flowlane_tables::{End, NEVER, Resolution};
+use flowlane_tables::{End, GroupIndex, NEVER, Resolution};
 use flowlane_wire::{FlowAddress, Mac, PortId, SlotIndex};
 
 /// A lease.
@@ -40,12 +47,14 @@ pub fn flow(
         Resolution::Resolved(hop) => Some(hop),
         _ => None,
     };
+    let tuple = tuple_of(&lease.key);
     Some(FlowView {
         address: address.to_string(),
         slot: index.0,
         name: lease.spec.name.clone(),
         port: ports.interface(lease.port),
-        field: field(lease.spec.field).into(),
+        field: if tuple.is_some() { "flag" } else { field(lease.spec.field) }.into(),
+        tuple: tuple.map(TupleView::from),
         destination: flows.destination(index).or(lease.spec.destination),
         state: state(slot.next()).into(),
         reason: flows.reason(index).map(str::to_owned).or_else(|| hops.refusal(Target::Flow(index))),
@@ -67,9 +76,10 @@ pub fn flow(
 pub fn entries(tables: &Tables) -> Vec<EntryView> {
     let entry = |(index, slot): (usize, &flowlane_tables::Slot)| {
         let flow = slot.flow()?;
-        let hop = match flow.next {
-            Resolution::Resolved(hop) => Some(hop),
-            _ => None,
+        let (hop, group) = match flow.next {
+            Resolution::Resolved(hop) => (Some(hop), None),
+            Resolution::Group(group) => (None, Some(group)),
+            _ => (None, None),
         };
         Some(EntryView {
             slot: index as u32,
@@ -80,6 +90,8 @@ pub fn entries(tables: &Tables) -> Vec<EntryView> {
             next: hop.map(|hop| hop.mac.to_string()),
             egress: hop.map(|hop| hop.port.0),
             routed: hop.is_some_and(|hop| hop.routed),
+            group: group.map(|group| group.0),
+            receivers: group.map(|group| receivers(group, tables)).unwrap_or_default(),
             backup: flow.backup.map(|hop| (hop.mac.to_string(), hop.port.0)),
             packets: flow.packets,
             bytes: flow.bytes,
@@ -88,8 +100,26 @@ pub fn entries(tables: &Tables) -> Vec<EntryView> {
     tables.slots().iter().enumerate().filter_map(entry).collect()
 }
 
+/// The receivers of a group that have a next hop.
+fn receivers(group: GroupIndex, tables: &Tables) -> Vec<ReceiverEntryView> {
+    let places = (0..).zip(tables.groups().get(group.0 as usize).into_iter().flat_map(|group| group.receivers()));
+    let entry = |(place, receiver): (u8, &flowlane_tables::Receiver)| {
+        let hop = receiver.hop()?;
+        Some(ReceiverEntryView {
+            place,
+            next: hop.mac.to_string(),
+            egress: hop.port.0,
+            routed: hop.routed,
+            packets: receiver.packets().load(),
+            bytes: receiver.bytes().load(),
+            missed: receiver.missed().load(),
+        })
+    };
+    places.filter_map(entry).collect()
+}
+
 /// A port.
-pub fn port(number: PortId, port: &Port, tables: &Tables) -> PortView {
+pub fn port(number: PortId, port: &Port, tables: &Tables, flagged: &Flagged) -> PortView {
     let counts = tables.counts(number).unwrap_or_else(|error| {
         tracing::warn!("counters can not be read: {error}");
         Default::default()
@@ -104,6 +134,7 @@ pub fn port(number: PortId, port: &Port, tables: &Tables) -> PortView {
         mac: port.link.as_ref().map(|link| link.mac.to_string()),
         mtu: port.link.as_ref().map(|link| link.mtu),
         counts: counted.map(|(end, count)| (end.name().to_owned(), count)).collect(),
+        flagged: flagged_of(number, port, flagged),
         dhcp6_ignored: port.ignored(),
         problem: port.problem.clone(),
     }
@@ -122,17 +153,35 @@ pub fn neighbours(hops: &Hops, ports: &Ports) -> Vec<NeighbourView> {
     used.map(view).collect()
 }
 
+fn flagged_of(number: PortId, port: &Port, flagged: &Flagged) -> Option<FlaggedView> {
+    let config = port.config.flag.filter(|flag| flag.role == FlagRole::Read)?;
+    let at = flagged.at(number);
+    Some(FlaggedView { flows: at.flows, limit: config.policy.limit, asking: at.asking, left_to_linux: at.passes })
+}
+
 /// Why something was not done.
 pub fn failure(failure: &Failure) -> Problem {
     let code = match failure {
         Failure::Store(_) => "store",
         Failure::Refused(Refusal::Full { .. }) => "full",
+        Failure::Refused(Refusal::Receivers(error)) => of_receivers(error),
         Failure::Refused(Refusal::PortQuota { .. } | Refusal::ClientQuota { .. }) => "quota",
         Failure::Refused(Refusal::NoBinding) => "no-such-flow",
         Failure::Refused(Refusal::OtherPort(_)) => "other-port",
         Failure::Refused(Refusal::Invalid(_)) => "invalid",
     };
     Problem { code: code.into(), message: failure.to_string() }
+}
+
+/// The word for what is wrong with a group's receivers.
+fn of_receivers(error: &ReceiversError) -> &'static str {
+    match error {
+        ReceiversError::TooMany(_) | ReceiversError::TooManyGroups => "full",
+        ReceiversError::Twice(_) => "conflict",
+        ReceiversError::NotThere(_) => "no-such-receiver",
+        ReceiversError::OwnFlow(_) | ReceiversError::NoHost(_) => "invalid",
+        ReceiversError::NoGroup => "no-such-group",
+    }
 }
 
 /// There is no such flow.
@@ -176,6 +225,7 @@ pub fn address_of(mac: Mac, tables: &Tables) -> Option<(FlowAddress, SlotIndex)>
     Some((address, tables.block().slot(address)))
 }
 
-fn remaining(lease: &Lease, now: u64) -> Option<u64> {
+/// The seconds that a lease has to go; nothing for one that does not end.
+pub fn remaining(lease: &Lease, now: u64) -> Option<u64> {
     (lease.expires != u64::MAX).then(|| lease.expires.saturating_sub(now) / 1000)
 }

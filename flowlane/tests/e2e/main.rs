@@ -13,6 +13,8 @@ mod claims;
 mod daemon;
 mod faults;
 mod first_packets;
+mod flags;
+mod groups;
 mod hosts_ask;
 mod lab;
 mod many;

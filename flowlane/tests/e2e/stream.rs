@@ -4,6 +4,7 @@ use flowlane_lab::Netns;
 use nix::sys::socket::{setsockopt, sockopt};
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
+    os::fd::AsFd,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -47,9 +48,14 @@ const BACKLOG: usize = 64 << 20;
 impl Stream {
     /// Sends so many packets in a second, until told to stop.
     pub fn start(from: &Netns, to: &Netns, address: IpAddr, rate: u64) -> Self {
+        Self::start_with(from, to, address, rate, 0)
+    }
+
+    /// The same with this type of service or traffic class.
+    pub fn start_with(from: &Netns, to: &Netns, address: IpAddr, rate: u64, class: u8) -> Self {
         let (stop, arrived) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let receiver = receive(to, address, Arc::clone(&stop), Arc::clone(&arrived));
-        let socket = sending_socket(from, address);
+        let socket = sending_socket(from, address, class);
         let sender = thread::spawn({
             let stop = Arc::clone(&stop);
             move || {
@@ -71,9 +77,14 @@ impl Stream {
 
     /// Sends `count` packets as fast as can be.
     pub fn burst(from: &Netns, to: &Netns, address: IpAddr, count: u64) -> Self {
+        Self::burst_with(from, to, address, count, 0)
+    }
+
+    /// The same with this type of service or traffic class.
+    pub fn burst_with(from: &Netns, to: &Netns, address: IpAddr, count: u64, class: u8) -> Self {
         let (stop, arrived) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let receiver = receive(to, address, Arc::clone(&stop), Arc::clone(&arrived));
-        let socket = sending_socket(from, address);
+        let socket = sending_socket(from, address, class);
         let sender = thread::spawn(move || {
             for number in 0..count {
                 socket.send(&number.to_be_bytes()).expect("sent");
@@ -104,7 +115,8 @@ impl Stream {
     }
 }
 
-fn outcome(sent: u64, numbers: &[u64]) -> Outcome {
+/// What has become of packets 0 to `sent`, of which those with these numbers arrived, in this order.
+pub fn outcome(sent: u64, numbers: &[u64]) -> Outcome {
     let mut seen = vec![false; sent as usize];
     let (mut doubled, mut out_of_order, mut next) = (0, 0, 0);
     for number in numbers {
@@ -121,13 +133,23 @@ fn outcome(sent: u64, numbers: &[u64]) -> Outcome {
     Outcome { sent, lost, doubled, out_of_order }
 }
 
-fn sending_socket(from: &Netns, address: IpAddr) -> UdpSocket {
+fn sending_socket(from: &Netns, address: IpAddr, class: u8) -> UdpSocket {
     let socket = from.run(|| UdpSocket::bind(any(address)).expect("a socket")).expect("the namespace");
+    set_class(&socket, address, class);
     socket.connect(SocketAddr::new(address, PORT)).expect("a destination");
     socket
 }
 
-fn any(like: IpAddr) -> SocketAddr {
+/// Sets the type of service or traffic class of what a socket sends.
+pub fn set_class(socket: &impl AsFd, like: IpAddr, class: u8) {
+    let set = match like {
+        IpAddr::V4(_) => setsockopt(socket, sockopt::Ipv4Tos, &class.into()),
+        IpAddr::V6(_) => setsockopt(socket, sockopt::Ipv6TClass, &class.into()),
+    };
+    set.expect("a class");
+}
+
+pub fn any(like: IpAddr) -> SocketAddr {
     if like.is_ipv4() { SocketAddr::from(([0, 0, 0, 0], 0)) } else { SocketAddr::from(([0u16; 8], 0)) }
 }
 

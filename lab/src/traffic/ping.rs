@@ -44,8 +44,40 @@ pub struct PingReport {
 /// # Errors
 /// [`crate::Error::Refused`] without `CAP_NET_RAW`, or if there is no route. Lost requests are no error.
 pub fn ping(netns: &Netns, destination: IpAddr, count: u32, ttl: Option<u8>, timeout: Duration) -> Result<PingReport> {
+    ping_with(netns, destination, count, timeout, |socket| match (destination, ttl) {
+        (IpAddr::V4(_), Some(ttl)) => setsockopt(socket, sockopt::Ipv4Ttl, &ttl.into()),
+        (IpAddr::V6(_), Some(ttl)) => setsockopt(socket, sockopt::Ipv6Ttl, &ttl.into()),
+        (_, None) => Ok(()),
+    })
+}
+
+/// The same with an IPv4 type of service or IPv6 traffic class.
+///
+/// # Errors
+/// As [`ping`].
+pub fn ping_with_class(
+    netns: &Netns,
+    destination: IpAddr,
+    count: u32,
+    class: u8,
+    timeout: Duration,
+) -> Result<PingReport> {
+    ping_with(netns, destination, count, timeout, |socket| match destination {
+        IpAddr::V4(_) => setsockopt(socket, sockopt::Ipv4Tos, &class.into()),
+        IpAddr::V6(_) => setsockopt(socket, sockopt::Ipv6TClass, &class.into()),
+    })
+}
+
+fn ping_with(
+    netns: &Netns,
+    destination: IpAddr,
+    count: u32,
+    timeout: Duration,
+    prepare: impl FnOnce(&OwnedFd) -> nix::Result<()> + Send,
+) -> Result<PingReport> {
     let report = netns.run(|| {
-        let socket = open(destination, ttl)?;
+        let socket = open(destination)?;
+        prepare(&socket)?;
         let id = next_id();
         let mut report = PingReport::default();
         for number in 0..count {
@@ -95,20 +127,14 @@ fn next_id() -> u16 {
     (std::process::id() as u16).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn open(destination: IpAddr, ttl: Option<u8>) -> io::Result<OwnedFd> {
+fn open(destination: IpAddr) -> io::Result<OwnedFd> {
     let (family, protocol) = match destination {
         IpAddr::V4(_) => (AddressFamily::Inet, SockProtocol::Icmp),
         IpAddr::V6(_) => (AddressFamily::Inet6, SockProtocol::IcmpV6),
     };
     // Not blocking: what made the socket readable may turn out damaged and be gone.
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(family, SockType::Raw, flags, protocol)?;
-    match (destination, ttl) {
-        (IpAddr::V4(_), Some(ttl)) => setsockopt(&socket, sockopt::Ipv4Ttl, &ttl.into())?,
-        (IpAddr::V6(_), Some(ttl)) => setsockopt(&socket, sockopt::Ipv6Ttl, &ttl.into())?,
-        (_, None) => {}
-    }
-    Ok(socket)
+    Ok(socket(family, SockType::Raw, flags, protocol)?)
 }
 
 fn send(socket: &OwnedFd, destination: IpAddr, echo: IcmpEchoHeader) -> io::Result<()> {

@@ -4,7 +4,7 @@ use crate::netns::{Netns, collect, ip, run};
 use flowlane_ports::PortError;
 use flowlane_ports::af_packet::{Offload, Ring, RingOptions, Sender};
 use flowlane_ports::exclusive::{Exclusive, PRIORITY};
-use flowlane_wire::{Block, Mac};
+use flowlane_wire::{Block, Flag, Mac};
 use std::process::Command;
 
 const HOST: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -79,7 +79,7 @@ fn frames_of_the_block_reach_only_packet_sockets() {
     let all = [&[to, from, tagged][..], &others].concat();
     assert_eq!(bridge.pass(&all), [all.clone(), all.clone()]);
 
-    let exclusive = bridge.netns.enter(|| Exclusive::install(bridge.port, &block())).expect("installed");
+    let exclusive = bridge.netns.enter(|| Exclusive::install(bridge.port, &block(), None)).expect("installed");
     assert_eq!(bridge.pass(&all), [all.clone(), others]);
 
     drop(exclusive);
@@ -90,7 +90,7 @@ fn frames_of_the_block_reach_only_packet_sockets() {
 fn a_filter_left_by_an_earlier_run_is_replaced() {
     let bridge = Bridge::new();
     let show = || bridge.netns.enter(|| run("tc", "filter show dev p1 ingress"));
-    let install = || bridge.netns.enter(|| Exclusive::install(bridge.port, &block())).expect("installed");
+    let install = || bridge.netns.enter(|| Exclusive::install(bridge.port, &block(), None)).expect("installed");
     std::mem::forget(install());
     let left = show();
     assert!(left.contains(&format!("pref {PRIORITY} bpf")) && left.contains("direct-action"), "{left}");
@@ -104,7 +104,7 @@ fn a_filter_left_by_an_earlier_run_is_replaced() {
 fn a_filter_left_by_an_earlier_run_can_be_removed() {
     let bridge = Bridge::new();
     bridge.netns.enter(|| Exclusive::remove(bridge.port)).expect("nothing to remove");
-    std::mem::forget(bridge.netns.enter(|| Exclusive::install(bridge.port, &block())).expect("installed"));
+    std::mem::forget(bridge.netns.enter(|| Exclusive::install(bridge.port, &block(), None)).expect("installed"));
     bridge.netns.enter(|| Exclusive::remove(bridge.port)).expect("removed");
     assert_eq!(bridge.netns.enter(|| run("tc", "filter show dev p1 ingress")), "");
     bridge.netns.enter(|| Exclusive::remove(bridge.port)).expect("nothing to remove");
@@ -117,7 +117,7 @@ fn filters_of_others_stay() {
         run("tc", "qdisc add dev p1 clsact");
         run("tc", "filter add dev p1 ingress prio 5 protocol all u32 match u32 0 0 flowid 1:1");
     });
-    drop(bridge.netns.enter(|| Exclusive::install(bridge.port, &block())).expect("installed"));
+    drop(bridge.netns.enter(|| Exclusive::install(bridge.port, &block(), None)).expect("installed"));
     let left = bridge.netns.enter(|| run("tc", "filter show dev p1 ingress"));
     assert!(left.contains("pref 5 u32") && !left.contains("bpf"), "{left}");
 }
@@ -125,7 +125,7 @@ fn filters_of_others_stay() {
 #[test]
 fn a_missing_interface_is_named() {
     let netns = Netns::new();
-    let missing = netns.enter(|| Exclusive::install(4711, &block()).map(drop));
+    let missing = netns.enter(|| Exclusive::install(4711, &block(), None).map(drop));
     assert!(matches!(missing, Err(PortError::NoSuchInterface(4711))), "{missing:?}");
 }
 
@@ -136,4 +136,46 @@ fn rings_senders_and_the_filter_work_in_a_user_namespace() {
     let output = Command::new("unshare").arg("-Ur").arg(this).args(["--exact", test]).output().expect("started");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+/// IPv4 and IPv6 packets of this DSCP, plain and behind tags.
+fn packets(destination: [u8; 6], dscp: u8) -> Vec<Vec<u8>> {
+    let mut v4 = [0x45, dscp << 2 | 1, 0, 46, 0, 0, 0, 0, 64, 253, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+    let sum: u32 = v4.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+    v4[10..12].copy_from_slice(&(!(((sum >> 16) + sum) & 0xffff) as u16).to_be_bytes());
+    let mut v6 = [0; 40];
+    v6[..8].copy_from_slice(&[0x60 | dscp >> 2, dscp << 6 | 0x2a, 0, 0, 0, 6, 59, 64]);
+    (v6[8], v6[23], v6[24], v6[39]) = (0xfd, 1, 0xfd, 2);
+    let packet = |kind: [u8; 2], header: &[u8]| {
+        let mut frame = frame(destination, HOST);
+        frame[12..14].copy_from_slice(&kind);
+        frame[14..14 + header.len()].copy_from_slice(header);
+        frame
+    };
+    let plain = [packet([0x08, 0x00], &v4), packet([0x86, 0xdd], &v6)];
+    let tag = |tags: &[u8], frame: &Vec<u8>| [&frame[..12], tags, &frame[12..]].concat();
+    let once = plain.iter().map(|frame| tag(&[0x81, 0, 0, 7], frame));
+    let twice = plain.iter().map(|frame| tag(&[0x88, 0xa8, 0, 8, 0x81, 0, 0, 7], frame));
+    plain.iter().cloned().chain(once).chain(twice).collect()
+}
+
+#[test]
+fn flagged_packets_to_one_host_reach_only_packet_sockets_where_the_flag_is_read() {
+    let mut bridge = Bridge::new();
+    let flagged: Vec<_> = [0b00_0011, 0b10_1111, 0b11_1111].map(|dscp| packets(OTHER, dscp)).concat();
+    let mut others = [0b00_0000, 0b00_0001, 0b10_1110, 0b11_1100].map(|dscp| packets(OTHER, dscp)).concat();
+    others.extend(packets([1, 0, 0x5e, 0, 0, 1], 0b00_0011));
+    // Not IP, and IP whose header says another version.
+    others.extend([frame(OTHER, HOST), {
+        let mut wrong = packets(OTHER, 3).swap_remove(2);
+        wrong[18] = 0x65;
+        wrong
+    }]);
+    let all = [flagged, others.clone()].concat();
+    assert!(bridge.pass(&all) == [all.clone(), all.clone()]);
+    let exclusive = bridge.netns.enter(|| Exclusive::install(bridge.port, &block(), Some(Flag::DEFAULT)));
+    let exclusive = exclusive.expect("installed");
+    assert!(bridge.pass(&all) == [all.clone(), others]);
+    drop(exclusive);
+    assert!(bridge.pass(&all) == [all.clone(), all]);
 }

@@ -142,7 +142,7 @@ fn row(flow: &FlowView) -> Vec<String> {
         flow.port.clone(),
         flow.field.clone(),
         or_dash(flow.destination.map(|destination| destination.to_string())),
-        or_dash(flow.next.clone()),
+        or_dash(flow.next.clone().or((flow.state == "group").then(|| "its receivers".into()))),
         or_dash(flow.egress.clone()),
         flow.packets.to_string(),
         flow.bytes.to_string(),

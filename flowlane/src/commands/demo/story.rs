@@ -1,5 +1,7 @@
 //! The demo, step by step. Each step acts, looks, and says what it saw; what is not as it should be makes it fail.
 
+mod multicast;
+
 use super::{
     network::{Network, Packet, Station, Version, packets},
     report::{Names, Report, Step, Telling},
@@ -105,6 +107,7 @@ impl Story {
         self.bulk(telling, to_flow.0)?;
         self.other_version(telling, to_flow.0)?;
         self.plain(telling)?;
+        self.multicast(telling, to_flow.0)?;
         let from_flow = self.ask(telling, Field::Source)?;
         self.source_field(telling, from_flow.0)?;
         self.intruder(telling, to_flow.0, from_flow.0)?;

@@ -2,7 +2,11 @@
 
 use super::network::Network;
 use crate::{
-    api::{FlowView, PortView, Status, client::Client},
+    api::{
+        FlowView, PortView, Status,
+        client::Client,
+        groups::{GroupView, OpenGroup},
+    },
     config::{Config, Executor},
 };
 use flowlane_program::Kernel;
@@ -85,6 +89,18 @@ impl Switch {
     pub fn flow(&self, address: Mac) -> Result<FlowView, Report> {
         let socket = self.config.socket();
         self.runtime.block_on(async { Client::connect(&socket).await?.flow(address).await }).into_diagnostic()
+    }
+
+    /// Leases the address of a group.
+    pub fn open_group(&self, request: &OpenGroup) -> Result<GroupView, Report> {
+        let socket = self.config.socket();
+        self.runtime.block_on(async { Client::connect(&socket).await?.open_group(request).await }).into_diagnostic()
+    }
+
+    /// One group.
+    pub fn group(&self, address: &str) -> Result<GroupView, Report> {
+        let (socket, address) = (self.config.socket(), address.parse().into_diagnostic()?);
+        self.runtime.block_on(async { Client::connect(&socket).await?.group(address).await }).into_diagnostic()
     }
 
     /// One port.

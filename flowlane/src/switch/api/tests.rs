@@ -1,7 +1,11 @@
 //! The routes, with a task in the place of the switch that answers each command with what it understood.
 
 use super::*;
-use crate::api::client::{Client, ClientError};
+use crate::api::{
+    client::{Client, ClientError},
+    groups::{GroupView, OpenGroup},
+};
+use crate::switch::groups::GroupCommand;
 use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -91,18 +95,73 @@ fn answer(command: Command) {
         Command::Close(_, reply) => reply.send(Err(problem("no-such-flow"))).is_ok(),
         Command::Flows(reply) => reply.send(Ok(vec![])).is_ok(),
         Command::Flow(_, reply) => reply.send(Err(problem("no-such-flow"))).is_ok(),
+        Command::Group(command) => answer_group(command),
         Command::Entries(reply) => reply.send(Ok(vec![])).is_ok(),
         Command::Verify(repair, reply) => {
             reply.send(Ok(Verification { ok: repair, compared: 1, differences: vec![] })).is_ok()
         }
         Command::Trace(request, reply) => {
             let verdict = format!("{} by {}", request.frame.len(), request.port);
-            reply.send(Ok(Trace { steps: vec![], verdict, sentence: String::new(), egress: None, sent: None })).is_ok()
+            reply
+                .send(Ok(Trace {
+                    steps: vec![],
+                    verdict,
+                    sentence: String::new(),
+                    egress: None,
+                    sent: None,
+                    copies: vec![],
+                }))
+                .is_ok()
         }
         // Never answered: the way back is dropped.
         Command::Status(_) => true,
     };
     assert!(done, "somebody waits for the answer");
+}
+
+/// Says by the name what was understood.
+fn answer_group(command: GroupCommand) -> bool {
+    let group = |address: Mac, name: String| GroupView {
+        address: address.to_string(),
+        slot: 1,
+        group: 1,
+        name: Some(name),
+        port: "p1".into(),
+        rate: None,
+        packets: 0,
+        bytes: 0,
+        receivers: vec![],
+        client: String::new(),
+        iaid: 1,
+        remaining: None,
+        lifetime: u32::MAX,
+    };
+    match command {
+        GroupCommand::Open(open, reply) => reply.send(Ok(group(FLOW, open.receivers.join(" ")))).is_ok(),
+        GroupCommand::All(reply) => reply.send(Ok(vec![])).is_ok(),
+        GroupCommand::One(address, reply) => reply.send(Ok(group(address, "one".into()))).is_ok(),
+        GroupCommand::Add(address, receivers, reply) => reply.send(Ok(group(address, receivers.join(" ")))).is_ok(),
+        GroupCommand::Remove(address, receiver, reply) => reply.send(Ok(group(address, receiver))).is_ok(),
+        GroupCommand::Close(address, reply) => reply.send(Ok(group(address, "closed".into()))).is_ok(),
+    }
+}
+
+#[tokio::test]
+async fn each_method_for_groups_reaches_its_command() {
+    let interface = Interface::start().await;
+    let mut client = interface.client().await;
+    let name = |group: GroupView| (group.address, group.name.unwrap_or_default());
+    let (of_flow, of_nobody) = (FLOW.to_string(), NOBODY.to_string());
+    let open = OpenGroup { receivers: vec!["10.0.0.1".into(), "02:00:00:00:00:05@p2".into()], ..OpenGroup::default() };
+    let opened = name(client.open_group(&open).await.expect("opened"));
+    assert_eq!(opened, (of_flow.clone(), "10.0.0.1 02:00:00:00:00:05@p2".into()));
+    assert!(client.groups().await.expect("listed").is_empty());
+    assert_eq!(name(client.group(NOBODY).await.expect("shown")), (of_nobody.clone(), "one".into()));
+    let added = client.add_receivers(NOBODY, vec!["fd00::1".into()]).await.expect("added");
+    assert_eq!(name(added), (of_nobody, "fd00::1".into()));
+    let odd = "02:00:00:00:00:05@a#b?c%d";
+    assert_eq!(name(client.remove_receiver(FLOW, odd).await.expect("removed")), (of_flow.clone(), odd.into()));
+    assert_eq!(name(client.close_group(FLOW).await.expect("closed")), (of_flow, "closed".into()));
 }
 
 #[tokio::test]
@@ -164,6 +223,8 @@ async fn whatever_is_wrong_with_a_request_the_answer_is_a_problem() {
         ("POST", "/v1/flows", r#"{"port": "p1", "prot": 1}"#, 400, "invalid"),
         ("POST", "/v1/trace", &large, 413, "too-large"),
         ("GET", "/v1/flows/nobody", "", 400, "invalid"),
+        ("POST", "/v1/groups", r#"{"port": "p1", "receiver": "10.0.0.1"}"#, 400, "invalid"),
+        ("DELETE", "/v1/groups/nobody/receivers/10.0.0.1", "", 400, "invalid"),
         ("POST", "/v1/table/verify?repair=perhaps", "", 400, "invalid"),
         ("GET", "/v2", "", 404, "no-such-path"),
         ("PUT", "/v1/flows", "", 405, "no-such-method"),
