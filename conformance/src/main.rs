@@ -72,7 +72,7 @@ fn main() -> miette::Result<ExitCode> {
 
 fn claims(options: &ClaimsOptions) -> miette::Result<ExitCode> {
     let told = |executor: &str| eprintln!("running all cases: {executor}");
-    let results = flowlane_conformance::run(&options.flowlane, told).map_err(report_of)?;
+    let results = flowlane_conformance::run(&options.flowlane, told).map_err(|error| report_of(&error))?;
     if options.json {
         println!("{:#}", report::json(&results));
     } else {
