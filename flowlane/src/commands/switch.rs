@@ -3,7 +3,7 @@
 use crate::{
     cli::SwitchOptions,
     commands::{for_people, or_hyphen},
-    config::{Config, PortConfig},
+    config::{Config, FlagConfig, FlaggedPolicy, PortConfig},
     output::Output,
 };
 use flowlane_wire::PortId;
@@ -52,10 +52,17 @@ fn describe(config: &Config, output: Output) -> Result<()> {
         config.flows.len()
     ))?;
     output.table(
-        &["PORT", "INTERFACE", "EXECUTOR", "SOURCE", "DHCPV6"],
+        &["PORT", "INTERFACE", "EXECUTOR", "SOURCE", "DHCPV6", "FLAG"],
         config.ports.iter().map(|(number, port)| {
             let dhcp6 = if port.dhcp6 { "yes" } else { "no" };
-            vec![number.to_string(), port.interface.clone(), port.executor.name().into(), source(port), dhcp6.into()]
+            vec![
+                number.to_string(),
+                port.interface.clone(),
+                port.executor.name().into(),
+                source(port),
+                dhcp6.into(),
+                or_hyphen(port.flag),
+            ]
         }),
     )
 }
@@ -88,6 +95,7 @@ fn document_of(config: &Config) -> Value {
             "executor": port.executor,
             "source": port.source,
             "dhcp6": port.dhcp6,
+            "flag": port.flag.map(flag_document),
         })).collect::<Vec<_>>(),
         "routes": config.routes.iter().map(|route| json!({
             "to": route.to.to_string(),
@@ -102,6 +110,16 @@ fn document_of(config: &Config) -> Value {
             "next": flow.next.as_ref().map(hop),
             "backup": flow.backup.as_ref().map(hop),
         })).collect::<Vec<_>>(),
+    })
+}
+
+fn flag_document(flag: FlagConfig) -> Value {
+    let FlaggedPolicy { limit, rate, idle, restore } = flag.policy;
+    json!({
+        "role": flag.role,
+        "mask": flag.flag.mask,
+        "value": flag.flag.value,
+        "flagged": { "limit": limit, "rate": rate, "idle": idle, "restore": restore },
     })
 }
 
