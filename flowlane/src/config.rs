@@ -1,10 +1,13 @@
 //! The configuration of a switch: a TOML file whose errors point at the line.
 
 mod flag;
+mod flow;
 
 pub use flag::{FlagConfig, FlagRole, FlaggedPolicy, flag_dscp};
+pub use flow::FlowConfig;
 
 use flag::FlaggedFile;
+use flow::FlowFile;
 use flowlane_allot::Policy;
 use flowlane_program::Mode;
 use flowlane_tables::Rate;
@@ -124,21 +127,6 @@ pub struct RouteConfig {
     pub routed: bool,
 }
 
-/// A flow that needs no lease.
-#[derive(Clone, Debug)]
-pub struct FlowConfig {
-    /// Its address.
-    pub address: flowlane_wire::FlowAddress,
-    /// The port that its frames come in by.
-    pub port: PortId,
-    /// Bits per second.
-    pub rate: Option<u64>,
-    /// The next host; without one the first packet decides by the routes.
-    pub next: Option<(Mac, PortId, bool)>,
-    /// The next host while the first one's port is down.
-    pub backup: Option<(Mac, PortId, bool)>,
-}
-
 /// What is wrong with a configuration, and where.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum ConfigError {
@@ -225,25 +213,6 @@ struct RouteFile {
     to: Spanned<String>,
     port: Spanned<String>,
     next: Spanned<String>,
-    #[serde(default)]
-    routed: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FlowFile {
-    address: Spanned<String>,
-    port: Spanned<String>,
-    rate: Option<Spanned<toml::Value>>,
-    next: Option<HopFile>,
-    backup: Option<HopFile>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HopFile {
-    mac: Spanned<String>,
-    port: Spanned<String>,
     #[serde(default)]
     routed: bool,
 }
@@ -451,36 +420,6 @@ impl Source<'_> {
                     port: self.port(&route.port, ports)?,
                     next: self.host(&route.next)?,
                     routed: route.routed,
-                })
-            })
-            .collect()
-    }
-
-    fn flows(
-        &self,
-        flows: &[FlowFile],
-        block: Block,
-        ports: &BTreeMap<PortId, PortConfig>,
-    ) -> Result<Vec<FlowConfig>, ConfigError> {
-        flows
-            .iter()
-            .map(|flow| {
-                let mac = self.mac(&flow.address)?;
-                let address = block.flow_address(mac).ok_or_else(|| {
-                    self.wrong(
-                        flow.address.span(),
-                        format!("{mac} is not in the block {block}"),
-                        "flow addresses are the switch's own",
-                    )
-                })?;
-                let rate = flow.rate.as_ref().map(|rate| self.rate(rate)).transpose()?;
-                let hop = |hop: &HopFile| Ok((self.host(&hop.mac)?, self.port(&hop.port, ports)?, hop.routed));
-                Ok(FlowConfig {
-                    address,
-                    port: self.port(&flow.port, ports)?,
-                    rate,
-                    next: flow.next.as_ref().map(hop).transpose()?,
-                    backup: flow.backup.as_ref().map(hop).transpose()?,
                 })
             })
             .collect()

@@ -1,8 +1,9 @@
 //! Tasks of the repository: `cargo xtask test` passes all tests, `cargo xtask bpf` builds the kernel program,
-//! `cargo xtask fuzz` looks for inputs that should not be.
+//! `cargo xtask fuzz` looks for inputs that should not be, `cargo xtask differential` compares the executors.
 
 mod apt;
 mod bpf;
+mod differential;
 mod error;
 mod fuzz;
 mod process;
@@ -25,6 +26,10 @@ struct Cli {
 enum Task {
     /// Build the kernel program and write data-path/kernel/flowlane.bpf.{o,sources}, which are committed
     Bpf(BpfOptions),
+    /// Compare all executors of the pipeline with the model, on generated frames, bit for bit; needs root
+    ///
+    /// Ends well only if no frame differs. Else it says which frame of which seed shows it.
+    Differential(differential::Options),
     /// Let libFuzzer look for inputs that break a fuzz target (fuzz/src); stops at the first
     ///
     /// Builds cargo-bolero into target/tools when it is not there. The stable compiler will do; libFuzzer itself needs a
@@ -51,6 +56,7 @@ struct BpfOptions {
 fn main() -> ExitCode {
     let done = Repository::find().and_then(|repository| match Cli::parse().task {
         Task::Bpf(options) => bpf(&repository, &options).map(|()| ExitCode::SUCCESS),
+        Task::Differential(options) => differential::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Fuzz(options) => fuzz::run(&repository, &options).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::run(&repository, &options),
     });

@@ -5,6 +5,7 @@ mod totals;
 use crate::{
     apt,
     bpf::{self, Toolchain},
+    differential,
     error::Error,
     fuzz, process,
     repository::Repository,
@@ -24,9 +25,14 @@ const PACKAGES: [&str; 7] = ["ethtool", "iperf3", "iproute2", "procps", "tcpdump
 /// What the kernel tests do: load programs, make interfaces, make namespaces.
 const CAPABILITIES: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_SYS_ADMIN];
 /// Packages whose integration tests (`tests/`) do so. Their unit tests do not.
-const KERNEL_TESTS: [&str; 5] = ["flowlane", "flowlane-lab", "flowlane-ports", "flowlane-program", "flowlane-resolve"];
+const KERNEL_TESTS: [&str; 6] =
+    ["flowlane", "flowlane-conformance", "flowlane-lab", "flowlane-ports", "flowlane-program", "flowlane-resolve"];
 /// Unit tests that do so all the same: this one mounts a file system, to fill it.
 const KERNEL_UNIT_TESTS: [&str; 1] = ["a_full_file_system_is_reported_and_survived"];
+
+/// That one must be found.
+const SEEDED_BUG: [&str; 6] =
+    ["--package", "flowlane-conformance", "--features", "seeded-bug", "--test", "differential"];
 
 /// How to test.
 #[derive(Args)]
@@ -63,6 +69,9 @@ pub fn run(repository: &Repository, options: &Options) -> Result<ExitCode, Error
         println!("not run, for they need root: the integration tests of {}", KERNEL_TESTS.join(", "));
     } else {
         run.tests("tests", &["--workspace"], []);
+        run.tests("differential test of a pipeline with a fault", &SEEDED_BUG, []);
+        let name = format!("differential test, {} frames", differential::FRAMES);
+        run.step(&name, || differential::run(&differential::Options::default()));
     }
     run.tests("fuzz targets, with random inputs", &fuzz::test_arguments(), []);
     drop(rebuilt);

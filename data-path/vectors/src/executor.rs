@@ -10,7 +10,10 @@ pub trait Executor {
     fn refuses(&self, vector: &Vector) -> Option<&'static str>;
 
     /// Makes the tables those of the vector, lets the frame come in, and says what became of it.
-    fn execute(&mut self, vector: &Vector) -> Outcome;
+    ///
+    /// # Errors
+    /// What about the executor made no sense, as a sentence.
+    fn execute(&mut self, vector: &Vector) -> Result<Outcome, String>;
 }
 
 /// What became of a frame.
@@ -24,10 +27,27 @@ pub struct Outcome {
     pub frame: Option<Vec<u8>>,
     /// The copies that were sent, in their order, with the port of each.
     pub copies: Vec<(PortId, Vec<u8>)>,
-    /// Frames of which receivers of groups got no copy: group, place, frames.
-    pub missed: Vec<(usize, usize, u64)>,
+    /// What the receivers of groups have counted, those that have.
+    pub served: Vec<Served>,
+    /// How many flagged frames of the ingress port wait for a flow.
+    pub asking: u64,
     /// The flow table afterwards.
     pub slots: Vec<Option<Flow>>,
+}
+
+/// What a receiver of a group has counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Served {
+    /// The group.
+    pub group: usize,
+    /// The receiver's place in it.
+    pub place: usize,
+    /// Copies sent.
+    pub packets: u64,
+    /// Their octets.
+    pub bytes: u64,
+    /// Frames of which there was no copy.
+    pub missed: u64,
 }
 
 /// What the list gave.
@@ -42,14 +62,14 @@ pub struct Report {
 }
 
 /// Runs vectors on an executor.
-pub fn run(vectors: &[Vector], executor: &mut impl Executor) -> Report {
+pub fn run(vectors: &[Vector], executor: &mut (impl Executor + ?Sized)) -> Report {
     let mut report = Report::default();
     for vector in vectors {
         if let Some(reason) = executor.refuses(vector) {
             report.refused.push((vector.name.clone(), reason));
             continue;
         }
-        match vector.check(&executor.execute(vector)) {
+        match executor.execute(vector).and_then(|outcome| vector.check(&outcome)) {
             Ok(()) => report.passed += 1,
             Err(wrong) => report.failed.push(format!("{}: {}\n  {wrong}", vector.name, vector.sentence)),
         }

@@ -149,3 +149,31 @@ pub fn hop_limit_less_one(frame: &[u8], offset: usize) -> Vec<u8> {
     changed[offset + 7] -= 1;
     changed
 }
+
+/// A UDP datagram to another port than [`udp`]'s.
+///
+/// # Panics
+/// Where the payload does not fit the length field.
+pub fn udp_to(port: u16, payload: &[u8]) -> Vec<u8> {
+    let mut datagram = udp(payload);
+    datagram[2..4].copy_from_slice(&port.to_be_bytes());
+    datagram
+}
+
+/// The frame with another traffic class (DSCP and ECN) in the IPv4 header at `offset`, whose checksum is computed anew.
+pub fn with_tos(frame: &[u8], offset: usize, tos: u8) -> Vec<u8> {
+    let mut changed = frame.to_vec();
+    changed[offset + 1] = tos;
+    let end = offset + usize::from(frame[offset] % 16) * 4;
+    let sum = internet_checksum(&changed[offset..end]);
+    changed[offset + 10..offset + 12].copy_from_slice(&sum.to_be_bytes());
+    changed
+}
+
+/// The frame with another traffic class (DSCP and ECN) in the IPv6 header at `offset`.
+pub fn with_traffic_class(frame: &[u8], offset: usize, class: u8) -> Vec<u8> {
+    let mut changed = frame.to_vec();
+    changed[offset] = changed[offset] / 16 * 16 + class / 16;
+    changed[offset + 1] = class % 16 * 16 + changed[offset + 1] % 16;
+    changed
+}

@@ -12,8 +12,8 @@ mod memory;
 mod setup;
 mod vector;
 
-pub use executor::{Executor, Outcome, Report, run};
+pub use executor::{Executor, Outcome, Report, Served, run};
 pub use list::all;
-pub use memory::{Buffer, Memory, Userspace, missed};
+pub use memory::{Buffer, Memory, Userspace, served};
 pub use setup::{Flow, Lease, Meter, Port, Setup, block, flow_address};
 pub use vector::{Counted, Expect, Offload, Vector};

@@ -3,6 +3,8 @@
 mod claims;
 mod contents;
 mod ends;
+mod flags;
+mod groups;
 mod routed;
 mod sizes;
 
@@ -13,7 +15,7 @@ use flowlane_wire::{Mac, PortId, Restore};
 /// All vectors.
 pub fn all() -> Vec<Vector> {
     let setup = standard();
-    let lists = [claims::list, contents::list, ends::list, routed::list, sizes::list];
+    let lists = [claims::list, contents::list, ends::list, flags::list, groups::list, routed::list, sizes::list];
     lists.into_iter().flat_map(|list| list(&setup)).collect()
 }
 

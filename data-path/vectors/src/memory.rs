@@ -1,6 +1,6 @@
 //! The pipeline in this process, over tables in plain memory.
 
-use crate::{Executor, Outcome, Setup, Vector, block};
+use crate::{Executor, Outcome, Served, Setup, Vector, block};
 use flowlane_pipeline::{Frame, Tables, Verdict};
 use flowlane_tables::{Group, GroupIndex, MAX_PORTS, PortEntry, Slot, Tuple, ticks};
 use flowlane_wire::{Block, PortId, SlotIndex};
@@ -125,7 +125,7 @@ impl Executor for Userspace {
         None
     }
 
-    fn execute(&mut self, vector: &Vector) -> Outcome {
+    fn execute(&mut self, vector: &Vector) -> Result<Outcome, String> {
         const HOUR: u64 = 3_600_000_000_000;
         let (memory, mut frame) = (Memory::new(&vector.setup, HOUR), Buffer::of(vector));
         let verdict = flowlane_pipeline::run(&mut frame, vector.ingress, &memory, &mut ());
@@ -142,16 +142,24 @@ impl Executor for Userspace {
             _ => {}
         }
         let slots = memory.slots().iter().map(Slot::flow).collect();
-        let missed = missed(memory.groups());
-        Outcome { end, egress, frame: Some(frame.octets), copies, missed, slots }
+        let asking = memory.port(vector.ingress).map_or(0, |port| port.asking().load());
+        let served = served(memory.groups());
+        Ok(Outcome { end, egress, frame: Some(frame.octets), copies, served, asking, slots })
     }
 }
 
-/// How many frames each receiver of each group has missed, those that have: group, place, frames.
-pub fn missed(groups: &[Group]) -> Vec<(usize, usize, u64)> {
-    let of_group = |(number, group): (usize, &Group)| {
-        let missed = group.receivers().iter().map(|receiver| receiver.missed().load()).enumerate();
-        missed.filter(|(_, frames)| *frames > 0).map(|(place, frames)| (number, place, frames)).collect::<Vec<_>>()
+/// What the receivers of groups have counted, those that have.
+pub fn served(groups: &[Group]) -> Vec<Served> {
+    let receivers = |(group, entry): (usize, &'_ Group)| {
+        let places = entry.receivers().iter().enumerate().filter(|(_, receiver)| receiver.hop().is_some());
+        let served = places.map(|(place, receiver)| Served {
+            group,
+            place,
+            packets: receiver.packets().load(),
+            bytes: receiver.bytes().load(),
+            missed: receiver.missed().load(),
+        });
+        served.filter(|served| served.packets + served.bytes + served.missed > 0).collect::<Vec<_>>()
     };
-    groups.iter().enumerate().flat_map(of_group).collect()
+    groups.iter().enumerate().flat_map(receivers).collect()
 }

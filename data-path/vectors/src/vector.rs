@@ -1,6 +1,6 @@
 //! One golden frame.
 
-use crate::{Outcome, Setup, block, frames};
+use crate::{Outcome, Served, Setup, block, frames};
 use flowlane_tables::{End, Resolution};
 use flowlane_wire::{PortId, SlotIndex};
 
@@ -46,8 +46,10 @@ pub struct Expect {
     pub frame: Vec<u8>,
     /// The copies that are sent, in their order, with the port of each. Where there are any, `frame` means nothing.
     pub copies: Vec<(PortId, Vec<u8>)>,
-    /// Frames of which receivers of groups get no copy: group, place, frames.
-    pub missed: Vec<(usize, usize, u64)>,
+    /// What the receivers of groups count. The others count nothing.
+    pub served: Vec<Served>,
+    /// Whether it joins those of its port that wait for a flow.
+    pub asks: bool,
     /// The flow that counts it. No other flow counts anything.
     pub counted: Option<Counted>,
     /// The slot whose queue it joins. No other queue changes.
@@ -73,7 +75,8 @@ impl Vector {
             egress: None,
             frame: frame.clone(),
             copies: Vec::new(),
-            missed: Vec::new(),
+            served: Vec::new(),
+            asks: false,
             counted: None,
             joined: None,
         };
@@ -160,21 +163,37 @@ impl Vector {
         self
     }
 
-    /// It must be sent as these copies, in this order, and be counted by the flow of `slot` as one frame.
+    /// It must be sent as these copies, in this order, one for the receiver in each place of the group, and be counted by
+    /// the flow of `slot` as one frame.
     #[must_use]
-    pub fn is_copied(mut self, slot: u8, copies: Vec<(u16, Vec<u8>)>) -> Self {
+    pub fn is_copied(mut self, slot: u8, group: usize, copies: Vec<(usize, Vec<u8>)>) -> Self {
         let tag = if self.offload.tag.is_some() { 4 } else { 0 };
         let octets = self.frame.len() as u64 + tag;
+        let receivers = &self.setup.groups[group];
+        let port = |place: usize| receivers[place].expect("a receiver").port;
         self.expect.end = End::Replicate;
-        self.expect.copies = copies.into_iter().map(|(port, frame)| (PortId(port), frame)).collect();
+        let served = |place| Served { group, place, packets: 1, bytes: octets, missed: 0 };
+        self.expect.served = copies.iter().map(|(place, _)| served(*place)).collect();
+        self.expect.copies = copies.into_iter().map(|(place, frame)| (port(place), frame)).collect();
         self.expect.counted = Some(Counted { slot: SlotIndex(u32::from(slot)), frames: 1, octets });
+        self.expect.served.sort_unstable();
         self
     }
 
-    /// So many receivers must miss it: group, place.
+    /// The receivers in these places of a group must miss it.
     #[must_use]
-    pub fn is_missed_by(mut self, receivers: &[(usize, usize)]) -> Self {
-        self.expect.missed = receivers.iter().map(|(group, place)| (*group, *place, 1)).collect();
+    pub fn is_missed_by(mut self, group: usize, places: &[usize]) -> Self {
+        let missed = places.iter().map(|place| Served { group, place: *place, packets: 0, bytes: 0, missed: 1 });
+        self.expect.served.extend(missed);
+        self.expect.served.sort_unstable();
+        self
+    }
+
+    /// It must wait until its addresses and ports have a flow.
+    #[must_use]
+    pub fn asks(mut self) -> Self {
+        self.expect.end = End::AskFlow;
+        self.expect.asks = true;
         self
     }
 
@@ -186,11 +205,15 @@ impl Vector {
         self
     }
 
-    /// Counted as so many frames and octets on the wire.
+    /// Counted as so many frames and octets on the wire, by the flow and by each receiver.
     #[must_use]
     pub fn counted_as(mut self, frames: u64, octets: u64) -> Self {
         let slot = self.expect.counted.expect("a frame that leaves").slot;
         self.expect.counted = Some(Counted { slot, frames, octets });
+        for served in &mut self.expect.served {
+            (served.packets, served.bytes) = (served.packets * frames, served.packets * octets);
+            served.missed *= frames;
+        }
         self
     }
 
@@ -200,7 +223,7 @@ impl Vector {
     /// The differences.
     pub fn check(&self, outcome: &Outcome) -> Result<(), String> {
         let mut wrong = Vec::new();
-        let Expect { end, egress, frame, copies, missed, counted, joined } = &self.expect;
+        let Expect { end, egress, frame, copies, served, asks, counted, joined } = &self.expect;
         if outcome.end != *end {
             wrong.push(format!("ends as {}, not as {end}", outcome.end));
         }
@@ -210,8 +233,13 @@ impl Vector {
         if outcome.copies != *copies {
             wrong.push(format!("is copied as\n    {:02x?}\n  and not\n    {copies:02x?}", outcome.copies));
         }
-        if outcome.missed != *missed {
-            wrong.push(format!("is missed by {:?}, not by {missed:?}", outcome.missed));
+        if outcome.served != *served {
+            wrong.push(format!("is counted by the receivers {:?}, not by {served:?}", outcome.served));
+        }
+        let asked = self.setup.ports.iter().find(|port| port.id == self.ingress).map_or(0, |port| port.asking);
+        let asking = asked + u64::from(*asks);
+        if outcome.asking != asking {
+            wrong.push(format!("leaves {} frames asking, not {asking}", outcome.asking));
         }
         let kept = !matches!(end, End::Replicate | End::NoReceiver);
         if let Some(octets) = outcome.frame.as_ref().filter(|octets| kept && *octets != frame) {

@@ -1,7 +1,8 @@
 //! `flowlane replay`: a capture through the pipeline, without privileges.
 //!
 //! Ports, routes and flows come from the configuration, the clock from the capture: meters see the frames as fast as they
-//! came then. The next host of a first packet comes from the configuration's routes, at once.
+//! came then. The next host of a first packet comes from the configuration's routes, at once. A flagged packet that is no
+//! flow's is counted as one that asks; nobody gives it one.
 
 mod files;
 mod frame;
@@ -9,15 +10,17 @@ mod frame;
 use crate::{
     cli::ReplayOptions,
     commands::or_hyphen,
-    config::{Config, FlowConfig, PortConfig, SourceAddress, meter},
+    config::{Config, FlagRole, FlowConfig, PortConfig, SourceAddress, meter},
     exit,
     output::Output,
 };
 use files::Files;
-use flowlane_pipeline::{Tables as _, Verdict, give_back, run as run_pipeline, send};
+use flowlane_pipeline::{Tables as _, Verdict, give_back, replicate, run as run_pipeline, send, withdraw};
 use flowlane_ports::capture::{CaptureError, CaptureReader, CapturedFrame};
 use flowlane_program::{ProgramError, Tables};
-use flowlane_tables::{End, Group, GroupIndex, NEVER, NextHop, PortEntry, PortFlags, Resolution, Slot, Tuple, ticks};
+use flowlane_tables::{
+    End, Group, GroupIndex, Kind, NEVER, NextHop, PortEntry, PortFlags, Receiver, Resolution, Slot, Tuple, ticks,
+};
 use flowlane_wire::{Block, Mac, PortId, SlotIndex};
 use frame::Replayed;
 use miette::Result;
@@ -123,7 +126,7 @@ pub struct FlowReport {
     pub slot: u32,
     /// The port that its frames come in by.
     pub port: String,
-    /// `pending`, `resolved` or `unreachable`.
+    /// `pending`, `resolved`, `group` or `unreachable`.
     pub state: &'static str,
     /// The next host's address.
     pub next: Option<Mac>,
@@ -133,6 +136,23 @@ pub struct FlowReport {
     pub packets: u64,
     /// Octets forwarded.
     pub bytes: u64,
+    /// The receivers of its group, where it has one.
+    pub receivers: Vec<ReceiverReport>,
+}
+
+/// A receiver of a group at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReceiverReport {
+    /// Its address.
+    pub mac: Mac,
+    /// The port to it.
+    pub port: String,
+    /// Copies sent.
+    pub packets: u64,
+    /// Their octets.
+    pub bytes: u64,
+    /// Frames of which it got no copy.
+    pub missed: u64,
 }
 
 /// The name of a verdict that can not be given.
@@ -203,7 +223,8 @@ impl<'a> Replay<'a> {
         let port = port.map(known).transpose()?;
         let tables = Clocked { tables: Tables::in_memory(config.block)?, nanos: Cell::new(0), first: Cell::new(None) };
         config.ports.iter().for_each(|(number, port)| set_port(&tables, *number, port));
-        config.flows.iter().try_for_each(|flow| install(&tables, flow))?;
+        let mut groups = (0..).map(GroupIndex);
+        config.flows.iter().try_for_each(|flow| install(&tables, flow, &mut groups))?;
         let verdicts = End::ALL.iter().map(|end| (end.name(), 0)).chain([(CAPTURED_SHORT, 0)]).collect();
         let report = Report { verdicts, ..Report::default() };
         Ok(Self { config, tables, port, files: Files::in_directory(out), report })
@@ -224,28 +245,52 @@ impl<'a> Replay<'a> {
     fn frame(&mut self, ingress: PortId, captured: &CapturedFrame) -> Result<(), ReplayError> {
         self.tables.set(captured.timestamp);
         let mut frame = Replayed::of(captured);
-        let verdict = self.decide(&mut frame, ingress);
-        let end = verdict.end();
-        let short = captured.is_truncated() && matches!(end, End::Truncated | End::Malformed);
+        let (end, sent) = self.decide(&mut frame, ingress);
+        let by_length = matches!(end, End::Truncated | End::Malformed | End::FlagMalformed);
+        let short = captured.is_truncated() && by_length;
         let name = if short { CAPTURED_SHORT } else { end.name() };
         self.report.frames += 1;
         self.report.cut_by_capture += u64::from(captured.is_truncated());
         *self.report.verdicts.entry(name).or_default() += 1;
         let comment = format!("{name}: came in by {}", self.interface(ingress));
-        match verdict {
-            Verdict::Forward { port, .. } => {
-                let interface = self.interface(port);
-                self.files.sent(&interface, captured, frame.octets(), &comment)?;
-                *self.report.sent.entry(interface).or_default() += 1;
-                Ok(())
-            }
-            Verdict::Pass | Verdict::Marked => Ok(()),
+        for (port, octets) in &sent {
+            let interface = self.interface(*port);
+            self.files.sent(&interface, captured, octets, &comment)?;
+            *self.report.sent.entry(interface).or_default() += 1;
+        }
+        match end {
+            End::Marked => self.files.marked(captured, frame.octets(), &comment),
+            _ if matches!(end.kind(), Kind::Passed | Kind::Forwarded) => Ok(()),
             _ => self.files.dropped(captured, &comment),
         }
     }
 
+    /// The pipeline, and what an executor does around it. How the frame ends, and what is sent, by port.
+    fn decide(&mut self, frame: &mut Replayed, ingress: PortId) -> (End, Vec<(PortId, Vec<u8>)>) {
+        let mut sent = Vec::new();
+        let end = match self.verdict(frame, ingress) {
+            Verdict::Forward { port, end } => {
+                sent.push((port, frame.octets().to_vec()));
+                end
+            }
+            Verdict::Replicate { slot, group } => {
+                let send = |frame: &mut Replayed, port| {
+                    sent.push((port, frame.octets().to_vec()));
+                    true
+                };
+                replicate(frame, ingress, slot, group, &self.tables, &mut (), send)
+            }
+            Verdict::Ask => {
+                self.tables.port(ingress).into_iter().for_each(withdraw);
+                End::AskFlow
+            }
+            other => other.end(),
+        };
+        (end, sent)
+    }
+
     /// The pipeline, and the slow path where it asks for it.
-    fn decide(&mut self, frame: &mut Replayed, ingress: PortId) -> Verdict {
+    fn verdict(&mut self, frame: &mut Replayed, ingress: PortId) -> Verdict {
         match run_pipeline(frame, ingress, &self.tables, &mut ()) {
             Verdict::Resolve { slot } => {
                 self.report.first_packets += 1;
@@ -308,7 +353,24 @@ impl<'a> Replay<'a> {
             egress: hop.map(|hop| self.interface(hop.port)),
             packets: flow.packets,
             bytes: flow.bytes,
+            receivers: self.receivers(flow.next),
         })
+    }
+
+    fn receivers(&self, next: Resolution) -> Vec<ReceiverReport> {
+        let Resolution::Group(group) = next else { return Vec::new() };
+        let receivers = self.tables.group(group).into_iter().flat_map(Group::receivers);
+        let report = |receiver: &Receiver| {
+            let hop = receiver.hop()?;
+            Some(ReceiverReport {
+                mac: hop.mac,
+                port: self.interface(hop.port),
+                packets: receiver.packets().load(),
+                bytes: receiver.bytes().load(),
+                missed: receiver.missed().load(),
+            })
+        };
+        receivers.filter_map(report).collect()
     }
 
     fn interface(&self, port: PortId) -> String {
@@ -319,21 +381,38 @@ impl<'a> Replay<'a> {
 fn set_port(tables: &Clocked, number: PortId, port: &PortConfig) {
     let Some(entry) = tables.port(number) else { return };
     let own = if port.source == SourceAddress::Port { PortFlags::OWN_SOURCE } else { PortFlags::default() };
+    let adds = port.flag.is_some_and(|flag| flag.role == FlagRole::Add);
+    let marks = if adds { PortFlags::MARKS } else { PortFlags::default() };
     let [high, low] = number.0.to_be_bytes();
     let mac = port.mac.unwrap_or(Mac([2, 0, 0, 0, high, low]));
-    entry.set(number.0.into(), port.mtu, mac, PortFlags::UP.with(own));
+    entry.set(number.0.into(), port.mtu, mac, PortFlags::UP.with(own).with(marks));
+    entry.set_flag(port.flag.map(|flag| flag.flag));
 }
 
-fn install(tables: &Clocked, flow: &FlowConfig) -> Result<(), ReplayError> {
+/// Installs a flow, its group under the next number, and what leads flagged packets to it.
+fn install(
+    tables: &Clocked,
+    flow: &FlowConfig,
+    groups: &mut impl Iterator<Item = GroupIndex>,
+) -> Result<(), ReplayError> {
     let index = tables.block().slot(flow.address);
     let Some(slot) = tables.slot(index) else { return Ok(()) };
     if let Some(other) = slot.flow() {
         return Err(ReplayError::SameSlot { first: other.address, second: flow.address.mac(), slot: index.0 });
     }
-    let hop = |(mac, port, routed)| NextHop { mac, port, routed };
-    let next = flow.next.map_or(Resolution::UNKNOWN, |next| Resolution::Resolved(hop(next)));
+    let group = flow.receivers.as_ref().and_then(|receivers| Some((groups.next()?, receivers)));
+    let next = match group {
+        Some((group, _)) => Resolution::Group(group),
+        None => flow.next.map_or(Resolution::UNKNOWN, Resolution::Resolved),
+    };
+    if let Some((entry, receivers)) = group.and_then(|(group, receivers)| Some((tables.group(group)?, receivers))) {
+        receivers.iter().enumerate().for_each(|(place, hop)| entry.put(place, *hop));
+    }
     slot.install(flow.address, flow.port, NEVER, meter(flow.rate), next);
-    slot.set_backup(flow.backup.map(hop));
+    slot.set_backup(flow.backup);
+    slot.set_restore(flow.restore);
+    let address = flow.address.mac().to_u64();
+    flow.flagged.iter().try_for_each(|tuple| tables.tables.tuples().set(*tuple, address))?;
     Ok(())
 }
 

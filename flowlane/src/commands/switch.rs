@@ -6,6 +6,7 @@ use crate::{
     config::{Config, FlagConfig, FlaggedPolicy, PortConfig},
     output::Output,
 };
+use flowlane_tables::{NextHop, Tuple};
 use flowlane_wire::PortId;
 use miette::Result;
 use serde_json::{Value, json};
@@ -69,8 +70,15 @@ fn describe(config: &Config, output: Output) -> Result<()> {
 
 fn document_of(config: &Config) -> Value {
     let interface = |port: PortId| config.ports.get(&port).map(|port| port.interface.clone());
-    let hop =
-        |hop: &(flowlane_wire::Mac, PortId, bool)| json!({ "mac": hop.0, "port": interface(hop.1), "routed": hop.2 });
+    let hop = |hop: &NextHop| json!({ "mac": hop.mac, "port": interface(hop.port), "routed": hop.routed });
+    let end = |address, port| json!({ "address": address, "port": u16::from_be_bytes(port) });
+    let tuple = |tuple: &Tuple| {
+        json!({
+            "protocol": tuple.protocol,
+            "source": end(tuple.source(), tuple.source_port),
+            "destination": end(tuple.destination(), tuple.destination_port),
+        })
+    };
     json!({
         "name": config.name,
         "block": config.block.to_string(),
@@ -109,6 +117,9 @@ fn document_of(config: &Config) -> Value {
             "rate": flow.rate,
             "next": flow.next.as_ref().map(hop),
             "backup": flow.backup.as_ref().map(hop),
+            "receivers": flow.receivers.as_ref().map(|receivers| receivers.iter().map(hop).collect::<Vec<_>>()),
+            "restore": flow.restore,
+            "flagged": flow.flagged.iter().map(tuple).collect::<Vec<_>>(),
         })).collect::<Vec<_>>(),
     })
 }

@@ -129,7 +129,8 @@ impl Source<'_> {
     }
 }
 
-fn restore(value: &toml::Value, flag: Flag) -> Option<Restore> {
+/// Reads what is done to the DSCP at the far edge of a flow; `flag` is what "clear" clears.
+pub(super) fn restore(value: &toml::Value, flag: Flag) -> Option<Restore> {
     match value {
         toml::Value::String(text) if text == "clear" => Some(Restore::Clear(flag.mask)),
         toml::Value::String(text) if text == "keep" => Some(Restore::Keep),

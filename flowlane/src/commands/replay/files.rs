@@ -1,4 +1,5 @@
-//! The captures that `replay` writes: one for each port, and one of what is not sent.
+//! The captures that `replay` writes: one for each port, one of what gets the virtual-circuit flag, and one of what is not
+//! sent.
 
 use super::ReplayError;
 use flowlane_ports::capture::{CaptureError, CaptureWriter, CapturedFrame, Direction, FrameRecord, Interface};
@@ -18,6 +19,8 @@ pub struct Files {
 
 /// The name of the file of what is not sent.
 const DROPPED: &str = "dropped";
+/// The name of the file of what is left to Linux with the virtual-circuit flag added.
+const MARKED: &str = "marked";
 
 impl Files {
     /// Files in a directory, which is made; without one, nothing is written.
@@ -33,14 +36,20 @@ impl Files {
         octets: &[u8],
         comment: &str,
     ) -> Result<(), ReplayError> {
-        // An interface may be called as the other file is.
-        let name = if interface == DROPPED { format!("port-{interface}") } else { interface.replace('/', "_") };
+        // An interface may be called as one of the other files is.
+        let other = [DROPPED, MARKED].contains(&interface);
+        let name = if other { format!("port-{interface}") } else { interface.replace('/', "_") };
         self.write(&name, interface, frame, octets, Direction::Outbound, comment)
     }
 
     /// Writes a frame that leaves by none, as it came.
     pub fn dropped(&mut self, frame: &CapturedFrame, comment: &str) -> Result<(), ReplayError> {
         self.write(DROPPED, DROPPED, frame, &frame.bytes, Direction::Inbound, comment)
+    }
+
+    /// Writes a frame that is left to Linux with the virtual-circuit flag.
+    pub fn marked(&mut self, frame: &CapturedFrame, octets: &[u8], comment: &str) -> Result<(), ReplayError> {
+        self.write(MARKED, MARKED, frame, octets, Direction::Inbound, comment)
     }
 
     /// Brings everything to the disk.

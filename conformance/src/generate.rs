@@ -1,6 +1,6 @@
 //! Tables, frames and changes from a seed.
 
-use crate::{observe::Input, test_run::is_cut_ip};
+use crate::{Input, is_cut_ip};
 use fastrand::Rng;
 use flowlane_program::Tables;
 use flowlane_tables::{NextHop, PENDING_LIMIT, PortFlags, Resolution};
@@ -13,6 +13,8 @@ use flowlane_wire::{Mac, PortId, Restore};
 /// Ports of a generated switch: 1 to this.
 const PORTS: u16 = 7;
 
+/// Makes tables, and then frames and changes that go with them, from a seed.
+#[derive(Debug)]
 pub struct Generator {
     random: Rng,
     flows: Vec<Flow>,
@@ -20,14 +22,20 @@ pub struct Generator {
 }
 
 /// A change of the tables while frames come in.
+#[derive(Clone, Copy, Debug)]
 pub enum Change {
+    /// A port is set anew.
     Port(Port),
+    /// The flow of a slot goes elsewhere.
     Next(usize, Resolution),
+    /// The flow of a slot has another backup.
     Backup(usize, Option<NextHop>),
+    /// A slot becomes free.
     Remove(usize),
 }
 
 impl Change {
+    /// Makes the change.
     pub fn apply(&self, tables: &Tables) {
         match *self {
             Self::Port(port) => {
@@ -42,10 +50,12 @@ impl Change {
 }
 
 impl Generator {
+    /// One that has made nothing yet.
     pub fn new(seed: u64) -> Self {
         Self { random: Rng::with_seed(seed), flows: Vec::new(), ports: Vec::new() }
     }
 
+    /// Tables, to which all that follows goes.
     pub fn setup(&mut self) -> Setup {
         self.ports = (1..=PORTS).map(|id| self.port(PortId(id))).collect();
         self.flows = (0..48).map(|number| self.flow(number * 5)).collect();

@@ -1,0 +1,26 @@
+//! Why an executor can not be made.
+
+use flowlane_program::ProgramError;
+use std::io;
+
+/// Why an executor can not be made, or can not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Namespaces, interfaces, single frames.
+    #[error(transparent)]
+    Lab(#[from] flowlane_lab::Error),
+    /// Tables and programs.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The kernel does not take the program.
+    #[error("the kernel does not take {program}: {source}")]
+    Load {
+        /// Which one.
+        program: &'static str,
+        /// What the kernel said.
+        source: aya::programs::ProgramError,
+    },
+    /// What is sent by the interfaces can not be watched.
+    #[error("can not watch what the interfaces send: {0}")]
+    Watch(io::Error),
+}

@@ -1,0 +1,93 @@
+//! `flowlane-conformance`: what takes longer than a test may.
+
+use clap::{Args, Parser, Subcommand};
+use flowlane_conformance::{
+    Error,
+    differential::{self, Report},
+};
+use std::{
+    process::ExitCode,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+/// Shows that all executors of Flowlane's pipeline do what the specification says.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compare the model, userspace, XDP and tc on generated frames, bit for bit; needs root
+    ///
+    /// Exits with 0 if they are the same, with 1 if not, and then says which frame of which seed shows it.
+    Differential(Options),
+}
+
+#[derive(Args)]
+struct Options {
+    /// How many frames
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    frames: u64,
+    /// Where to start: the same seed gives the same tables and frames
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The result as a line of JSON
+    #[arg(long)]
+    json: bool,
+    /// Go on with the next seeds, so many frames at a time, until there is a difference or somebody stops it
+    #[arg(long)]
+    forever: bool,
+}
+
+fn main() -> miette::Result<ExitCode> {
+    let Command::Differential(options) = Cli::parse().command;
+    let mut seed = options.seed;
+    loop {
+        let report = compare(options.frames, seed).map_err(report_of)?;
+        show(&report, options.json);
+        if !report.differences.is_empty() {
+            return Ok(ExitCode::FAILURE);
+        }
+        if !options.forever {
+            return Ok(ExitCode::SUCCESS);
+        }
+        seed = seed.wrapping_add(differential::seeds(options.frames));
+    }
+}
+
+fn compare(frames: u64, seed: u64) -> Result<Report, Error> {
+    let start = Instant::now();
+    let told = Mutex::new(start);
+    differential::run(frames, seed, |done| {
+        let Ok(mut told) = told.lock() else { return };
+        if told.elapsed() > Duration::from_secs(5) || done == frames {
+            *told = Instant::now();
+            let rate = done as f64 / start.elapsed().as_secs_f64();
+            eprintln!("seed {seed}: {done} of {frames} frames, {rate:.0} a second");
+        }
+    })
+}
+
+fn show(report: &Report, json: bool) {
+    report.differences.iter().for_each(|difference| eprintln!("{difference}"));
+    let Report { frames, seed, ends, differences } = report;
+    let differing = differences.len();
+    if json {
+        println!("{}", serde_json::json!({ "frames": frames, "seed": seed, "differing": differing, "ends": ends }));
+        return;
+    }
+    for (end, frames) in ends {
+        println!("{end:15} {frames:>12}");
+    }
+    println!("{frames} frames from seed {seed}: {differing} differ");
+}
+
+fn report_of(error: Error) -> miette::Report {
+    let help =
+        "namespaces, interfaces and programs in the kernel need root: run it with sudo, or in a privileged container";
+    miette::miette!(help = help, "{error}")
+}
