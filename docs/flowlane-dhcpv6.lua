@@ -13,6 +13,7 @@ local statuses = {
 }
 local quadrants = { [0] = "AAI (administrator)", [1] = "ELI (company)", [2] = "reserved", [3] = "SAI (standard)" }
 local fields = { [0] = "destination", [1] = "source" }
+local restores = { [0] = "keep", [1] = "clear", [2] = "set" }
 local link_types = { [1] = "Ethernet", [6] = "IEEE 802" }
 local names = { [VENDOR] = "Flow", [STATUS_CODE] = "Status Code", [IA_LL] = "IA_LL", [LLADDR] = "LLADDR", [QUAD] = "QUAD" }
 
@@ -36,6 +37,10 @@ local f = {
     rate = ProtoField.uint64("flowlane.flow.rate", "Rate (bit/s)"),
     field = ProtoField.uint8("flowlane.flow.field", "Flow address in", base.DEC, fields),
     name = ProtoField.string("flowlane.flow.name", "Name"),
+    hop_limit = ProtoField.uint8("flowlane.flow.hop_limit", "Hop limit"),
+    crossed = ProtoField.bytes("flowlane.flow.crossed", "Crossed"),
+    restore = ProtoField.uint8("flowlane.flow.restore", "Restore", base.DEC, restores),
+    restore_value = ProtoField.uint8("flowlane.flow.restore.value", "Mask or DSCP"),
     unknown = ProtoField.bytes("flowlane.unknown", "Unknown"),
 }
 flowlane.fields = f
@@ -83,6 +88,22 @@ local sub_options = {
     [4] = function(tree, value)
         if value then tree:add(f.name, value) end
         return length_of(value) <= 64
+    end,
+    [5] = function(tree, value)
+        if length_of(value) ~= 1 then return false end
+        tree:add(f.hop_limit, value)
+        return true
+    end,
+    [6] = function(tree, value)
+        local length = length_of(value)
+        for at = 0, length - 16, 16 do tree:add(f.crossed, value(at, 16)) end
+        return length % 16 == 0 and length <= 512
+    end,
+    [7] = function(tree, value)
+        if length_of(value) ~= 2 then return false end
+        tree:add(f.restore, value(0, 1))
+        tree:add(f.restore_value, value(1, 1))
+        return true
     end,
 }
 

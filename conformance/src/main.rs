@@ -72,7 +72,7 @@ fn main() -> miette::Result<ExitCode> {
 
 fn claims(options: &ClaimsOptions) -> miette::Result<ExitCode> {
     let told = |executor: &str| eprintln!("running all cases: {executor}");
-    let results = flowlane_conformance::run(&options.flowlane, told).map_err(report_of)?;
+    let results = flowlane_conformance::run(&options.flowlane, told).map_err(|error| report_of(&error))?;
     if options.json {
         println!("{:#}", report::json(&results));
     } else {
@@ -92,7 +92,7 @@ fn claims(options: &ClaimsOptions) -> miette::Result<ExitCode> {
 fn differential(options: &DifferentialOptions) -> miette::Result<ExitCode> {
     let mut seed = options.seed;
     loop {
-        let report = compare(options.frames, seed).map_err(report_of)?;
+        let report = compare(options.frames, seed).map_err(|error| report_of(&error))?;
         show(&report, options.json);
         if !report.differences.is_empty() {
             return Ok(ExitCode::FAILURE);
@@ -131,7 +131,7 @@ fn show(report: &Report, json: bool) {
     println!("{frames} frames from seed {seed}: {differing} differ");
 }
 
-fn report_of(error: Error) -> miette::Report {
+fn report_of(error: &Error) -> miette::Report {
     let help =
         "namespaces, interfaces and programs in the kernel need root: run it with sudo, or in a privileged container";
     miette::miette!(help = help, "{error}")

@@ -94,7 +94,7 @@ pub struct FlowView {
     pub destination: Option<IpAddr>,
     /// `pending`, `resolved`, `unreachable`, or `group` for one with receivers: see `/v1/groups`.
     pub state: String,
-    /// Why it is unreachable.
+    /// Why it is unreachable, or why the next switch gives no flow address.
     pub reason: Option<String>,
     /// The next host's address.
     pub next: Option<String>,
@@ -102,6 +102,8 @@ pub struct FlowView {
     pub egress: Option<String>,
     /// Whether the hop is routed.
     pub routed: bool,
+    /// The Ethernet address of the next switch, if the next host's address is a flow address that it has given.
+    pub via: Option<String>,
     /// Bits per second; nothing for a flow without a meter.
     pub rate: Option<u64>,
     /// Frames forwarded.
@@ -213,6 +215,21 @@ pub struct PortView {
     pub problem: Option<String>,
 }
 
+/// A gateway that flows go by.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct NeighbourView {
+    /// The interface of the port to it.
+    pub port: String,
+    /// Its Ethernet address.
+    pub address: String,
+    /// `switch`, `plain` if it is none, `silent` if it is one that answers no more, or `unknown`.
+    pub kind: String,
+    /// How many flows, and receivers of groups, go by it.
+    pub flows: usize,
+    /// Answers with addresses that can be no flow's there.
+    pub nonsense: u64,
+}
+
 /// The switch, on one screen.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Status {
@@ -238,6 +255,8 @@ pub struct Status {
     pub store: String,
     /// The ports.
     pub ports: Vec<PortView>,
+    /// The gateways that flows go by.
+    pub neighbours: Vec<NeighbourView>,
     /// What somebody should look at.
     pub problems: Vec<String>,
 }

@@ -106,6 +106,10 @@ pub struct PortConfig {
     pub source: SourceAddress,
     /// Whether hosts may ask for flows by DHCPv6 there.
     pub dhcp6: bool,
+    /// Whether gateways behind it are asked for flow addresses of their own (claims 14 and 22).
+    pub chain: bool,
+    /// Whether the bridges behind it are told where its flow addresses are.
+    pub announce: bool,
     /// MTU in octets, for `replay`, which has no interface to ask.
     pub mtu: u32,
     /// Ethernet address, likewise.
@@ -200,6 +204,8 @@ struct PortFile {
     #[serde(default)]
     source: SourceAddress,
     dhcp6: Option<bool>,
+    chain: Option<bool>,
+    announce: Option<bool>,
     mtu: Option<Spanned<u32>>,
     mac: Option<Spanned<String>>,
     flag: Option<FlagRole>,
@@ -382,6 +388,8 @@ impl Source<'_> {
                     executor: port.executor.unwrap_or(file.executor),
                     source: port.source,
                     dhcp6: port.dhcp6.unwrap_or(true),
+                    chain: port.chain.unwrap_or(true),
+                    announce: port.announce.unwrap_or(true),
                     mtu,
                     mac: port.mac.as_ref().map(|mac| self.host(mac)).transpose()?,
                     flag: self.flag(port)?,

@@ -9,6 +9,7 @@
 //!
 //! The data path does not come by here: the kernel, or the ports' own threads, forward by the tables.
 
+mod announcements;
 pub mod api;
 pub mod command;
 mod dhcp6;
@@ -30,6 +31,7 @@ mod verify;
 mod views;
 
 use crate::config::Config;
+use announcements::Announcements;
 use command::Command;
 use flagged::{Asked, Flagged, tuple_of};
 use flowlane_dhcp6::{Peer, Server};
@@ -62,7 +64,8 @@ use userspace::FromWorker;
 
 /// What comes to the loop from tasks of its own.
 pub enum Input {
-    /// A host's message. The permit is the port's, for as long as the message is not answered.
+    /// A host's message, or an answer to the switch's own. The permit is the port's, for as long as the message is not
+    /// answered.
     Dhcp6(PortId, Datagram, OwnedSemaphorePermit),
 }
 
@@ -76,6 +79,7 @@ struct Switch {
     groups: Groups,
     flagged: Flagged,
     server: Server,
+    announcements: Announcements,
     hops: Hops,
     show: Option<Show>,
     /// Lists of flows that are being written.
@@ -190,16 +194,21 @@ impl Switch {
         Ok(())
     }
 
-    fn deadline(&self) -> Instant {
-        let now = Instant::now();
-        let lease = self.leases.deadline().map(|at| now + Duration::from_millis(at.saturating_sub(boot_ms())));
-        let hour = now + Duration::from_secs(3600);
-        [lease, self.flows.deadline(), self.flagged.deadline()].into_iter().flatten().min().unwrap_or(hour).min(hour)
-    }
-
     fn timeout(&mut self, now: Instant) {
         self.flows.timeout(now);
         self.flagged_timeout(now);
+        let answers = self.hops.timeout(&self.ports);
+        self.answered_all(answers);
+        self.announcements.timeout(now, self.leases.allotter(), &self.ports);
+    }
+
+    fn deadline(&self) -> Instant {
+        let now = Instant::now();
+        let at = |at: u64| now + Duration::from_millis(at.saturating_sub(boot_ms()));
+        let hour = now + Duration::from_secs(3600);
+        let leases_and_hops = [self.leases.deadline(), self.hops.deadline()].map(|deadline| deadline.map(at));
+        let others = [self.flows.deadline(), self.flagged.deadline(), Some(self.announcements.deadline())];
+        leases_and_hops.into_iter().chain(others).flatten().min().unwrap_or(hour).min(hour)
     }
 
     /// Starts what waits for leases, and gives the answers that need no commit.
@@ -222,12 +231,16 @@ impl Switch {
             }
         }
         self.flagged.begun(&changes, &mut self.ports);
+        self.announcements.granted(&changes, self.tables.block(), &self.ports);
         for (done, results) in answers {
             done(results, self, now);
         }
     }
 
     fn input(&mut self, Input::Dhcp6(port, datagram, permit): Input) {
+        if datagram.answer {
+            return self.answer(port, &datagram);
+        }
         let peer = Peer { port, host: datagram.host };
         let transaction = match self.server.plan(&datagram.payload, peer) {
             Ok(transaction) => transaction,
@@ -259,12 +272,24 @@ impl Switch {
         self.leases.submit(Transaction { tasks, done });
     }
 
+    /// Takes a neighbour's answer to what the switch has asked.
+    fn answer(&mut self, port: PortId, datagram: &Datagram) {
+        match self.hops.received(port, datagram, &self.ports) {
+            Ok(answers) => self.answered_all(answers),
+            Err(reason) => {
+                tracing::debug!(%port, neighbour = %datagram.host, "DHCPv6 answer ignored: {reason}");
+                if let Some(port) = self.ports.get_mut(port) {
+                    port.ignore(reason);
+                }
+            }
+        }
+    }
+
     fn event(&mut self, event: Event) {
         match event {
             Event::Resolved { query, resolution } => {
-                for (target, answer) in self.hops.resolved(query, resolution, &self.ports) {
-                    self.answered(target, answer);
-                }
+                let answers = self.hops.resolved(query, resolution, &self.ports);
+                self.answered_all(answers);
                 self.route_of_asking(query, resolution);
             }
             Event::LinkGone { ifindex, .. } => {
@@ -280,6 +305,12 @@ impl Switch {
                     self.hops.port_moved(port, &self.ports);
                 }
             }
+        }
+    }
+
+    fn answered_all(&mut self, answers: Vec<(Target, Answer)>) {
+        for (target, answer) in answers {
+            self.answered(target, answer);
         }
     }
 

@@ -76,6 +76,10 @@ struct Flow {
     rate: Option<u64>,
     source: Option<bool>,
     name: Option<char>,
+    hop_limit: Option<u8>,
+    /// The client, the server or somebody else; sometimes not whole.
+    crossed: Option<(u8, bool)>,
+    restore: Option<(u8, u8)>,
 }
 
 #[derive(Clone, Debug, TypeGenerator)]
@@ -155,6 +159,12 @@ impl Flow {
         value.extend(self.rate.iter().flat_map(|rate| option(2, &rate.to_be_bytes())));
         value.extend(self.source.iter().flat_map(|source| option(3, &[u8::from(*source)])));
         value.extend(self.name.iter().flat_map(|name| option(4, name.to_string().as_bytes())));
+        value.extend(self.hop_limit.iter().flat_map(|hop_limit| option(5, &[*hop_limit % 4])));
+        value.extend(self.crossed.iter().flat_map(|(last, cut)| {
+            let crossed = [CLIENT, [last % 4; 16]].concat();
+            option(6, &crossed[usize::from(*cut)..])
+        }));
+        value.extend(self.restore.iter().flat_map(|(kind, value)| option(7, &[kind % 4, value % 70])));
         option(17, &value)
     }
 }

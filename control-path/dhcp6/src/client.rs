@@ -63,6 +63,9 @@ pub enum Event {
     Leased(Grant),
     /// A server said no. The client goes on asking, less and less often.
     Refused(Status),
+    /// A server said that the flow has no way by it: it has come by that switch before, or by as many as it may. The
+    /// client goes on asking, as after [`Event::Refused`].
+    NoWay(Status),
     /// The addresses may not be used any more: the lease has ended. The client asks for new ones.
     Lost,
     /// [`Client::release`] has come to its end: a server confirmed it, or there was nothing to release, or nobody
@@ -325,7 +328,7 @@ impl Client {
     fn offered(&mut self, answer: &Message, server: &Duid, now: u64) -> Result<(), Discard> {
         let binding = match self.grant(answer, server, now)? {
             Ok((_, binding)) => binding,
-            Err(status) => return self.refuse(status),
+            Err(refused) => return self.refuse(refused),
         };
         if crosses_first_octet(&binding) {
             return Err(Discard::Unusable(CROSSES));
@@ -355,11 +358,11 @@ impl Client {
                 self.bind(grant, binding);
                 Ok(())
             }
-            Err(status) => {
-                if requested && status.code != StatusCode::UnspecFail {
+            Err(refused) => {
+                if requested && refused.status.code != StatusCode::UnspecFail {
                     self.ended(MessageType::Request, now);
                 }
-                self.refuse(status)
+                self.refuse(refused)
             }
         }
     }
@@ -381,14 +384,14 @@ impl Client {
                 self.bind(grant, binding);
                 Ok(())
             }
-            Err(status) if status.code == StatusCode::NoBinding => {
+            Err(refused) if refused.status.code == StatusCode::NoBinding => {
                 self.lose();
                 let server = server.clone();
                 self.request(Binding { server, first: Mac::default(), count: self.config.count, ..held }, now);
                 Ok(())
             }
             // The lease is good until its end; the next transmission may have more luck.
-            Err(status) => self.refuse(status),
+            Err(refused) => self.refuse(refused),
         }
     }
 
@@ -400,25 +403,28 @@ impl Client {
         self.events.push_back(Event::Leased(grant));
     }
 
-    fn refuse(&mut self, status: Status) -> Result<(), Discard> {
-        self.events.push_back(Event::Refused(status));
+    fn refuse(&mut self, Refused { status, no_way }: Refused) -> Result<(), Discard> {
+        self.events.push_back(if no_way { Event::NoWay(status) } else { Event::Refused(status) });
         Ok(())
     }
 
     /// What an answer gives: a lease, or a status that refuses it.
-    fn grant(&self, answer: &Message, server: &Duid, now: u64) -> Result<Result<(Grant, Binding), Status>, Discard> {
+    fn grant(&self, answer: &Message, server: &Duid, now: u64) -> Result<Result<(Grant, Binding), Refused>, Discard> {
         if let Some(status) = status_of(&answer.options).filter(|status| status.code != StatusCode::Success) {
-            return Ok(Err(status.clone()));
+            return Ok(Err(Refused { status: status.clone(), no_way: false }));
         }
         let ours = ia_lls(&answer.options).find(|ia| ia.iaid == self.config.iaid && !(ia.t1 > ia.t2 && ia.t2 > 0));
         // RFC 8947 section 8 takes this for NoAddrsAvail. It is no refusal to tell people of: a server for IP addresses
         // alone may be on the same link.
         let ia = ours.ok_or(Discard::Unusable("no flow addresses in it"))?;
         if let Some(status) = ia.status().filter(|status| status.code != StatusCode::Success) {
-            return Ok(Err(status.clone()));
+            let hop_limit = ia.flow().and_then(|flow| flow.hop_limit);
+            let no_way = status.code == StatusCode::UnspecFail && hop_limit.is_some();
+            return Ok(Err(Refused { status: status.clone(), no_way }));
         }
         let Some(block) = ia.blocks().next() else {
-            return Ok(Err(Status::new(StatusCode::NoAddrsAvail, "the server gave no address")));
+            let status = Status::new(StatusCode::NoAddrsAvail, "the server gave no address");
+            return Ok(Err(Refused { status, no_way: false }));
         };
         let (first, count) = self.block(block)?;
         let times = Times::new(ia, block.valid_lifetime);
@@ -452,6 +458,13 @@ impl Client {
             _ => Err(Discard::Unusable("more addresses than were asked for")),
         }
     }
+}
+
+/// A server's no.
+struct Refused {
+    status: Status,
+    /// Whether it is about the way of the flow so far.
+    no_way: bool,
 }
 
 /// A question that waits for its answer.

@@ -2,7 +2,8 @@
 
 use crate::option::{TooLong, emit_raw};
 use crate::reader::{ParseError, Problem, Reader};
-use flowlane_allot::{Field, FlowSpec};
+use flowlane_allot::{Field, FlowSpec, PathSoFar, SwitchId};
+use flowlane_wire::Restore;
 use std::net::IpAddr;
 
 /// The enterprise number of Flowlane's vendor option.
@@ -13,6 +14,9 @@ pub const ENTERPRISE: u32 = 0xf10a_0001;
 
 /// The longest name of a flow, in octets of UTF-8.
 pub const MAX_NAME: usize = 64;
+
+/// The most switches that a request may have crossed: twice as many as a flow may have.
+pub const MAX_CROSSED: usize = 2 * PathSoFar::HOP_LIMIT as usize;
 
 /// What a flow is for, as far as one side says it: Vendor-specific Information (RFC 9915 section 21.17) of
 /// [`ENTERPRISE`]. From a client it is a wish, from a server what was granted.
@@ -26,6 +30,13 @@ pub struct FlowOption {
     pub field: Option<Field>,
     /// Sub-option 4, up to [`MAX_NAME`] octets of UTF-8: a name for people.
     pub name: Option<String>,
+    /// Sub-option 5, 1 octet: how many switches the flow may have still, the server's included.
+    pub hop_limit: Option<u8>,
+    /// Sub-option 6, 16 octets each, up to [`MAX_CROSSED`]: the switches that the request has come by, the first first.
+    pub crossed: Option<Vec<SwitchId>>,
+    /// Sub-option 7, 2 octets: what the last switch does to the DSCP; 0 keeps it, 1 clears bits, 2 sets it; then the bits
+    /// or the DSCP, 0 to 63.
+    pub restore: Option<Restore>,
     /// Sub-options not understood.
     pub other: Vec<RawOption>,
 }
@@ -44,13 +55,33 @@ mod sub_option {
     pub(super) const RATE: u16 = 2;
     pub(super) const FIELD: u16 = 3;
     pub(super) const NAME: u16 = 4;
+    pub(super) const HOP_LIMIT: u16 = 5;
+    pub(super) const CROSSED: u16 = 6;
+    pub(super) const RESTORE: u16 = 7;
 }
 
 impl FlowOption {
-    /// The option for a flow. Of a name longer than [`MAX_NAME`] octets, the characters that fit.
+    /// The option for a flow. Of a name longer than [`MAX_NAME`] octets, the characters that fit. What is as without it is
+    /// left out.
     pub fn new(spec: &FlowSpec) -> Self {
+        let granted = Self::granted(spec);
+        if spec.path == PathSoFar::default() {
+            return granted;
+        }
+        Self { hop_limit: Some(spec.path.hop_limit), crossed: Some(spec.path.crossed.clone()), ..granted }
+    }
+
+    /// The option that says what was granted: all of it but where the request has come by.
+    pub fn granted(spec: &FlowSpec) -> Self {
         let name = spec.name.as_deref().map(|name| name[..name.floor_char_boundary(MAX_NAME)].to_owned());
-        Self { destination: spec.destination, rate: spec.rate, field: Some(spec.field), name, other: Vec::new() }
+        Self {
+            destination: spec.destination,
+            rate: spec.rate,
+            field: Some(spec.field),
+            name,
+            restore: Some(spec.restore).filter(|restore| *restore != Restore::Keep),
+            ..Self::default()
+        }
     }
 
     /// What the flow is for: what `inner` says (the option in the IA_LL), else what `outer` says (the option in the
@@ -61,7 +92,12 @@ impl FlowOption {
             rate: first(inner, outer, |flow| flow.rate),
             field: first(inner, outer, |flow| flow.field).unwrap_or_default(),
             name: first(inner, outer, |flow| flow.name.clone()),
-            ..FlowSpec::default()
+            restore: first(inner, outer, |flow| flow.restore).unwrap_or_default(),
+            receivers: None,
+            path: PathSoFar {
+                hop_limit: first(inner, outer, |flow| flow.hop_limit).unwrap_or(PathSoFar::HOP_LIMIT),
+                crossed: first(inner, outer, |flow| flow.crossed.clone()).unwrap_or_default(),
+            },
         }
     }
 
@@ -76,6 +112,9 @@ impl FlowOption {
                 sub_option::RATE => flow.rate.replace(value.u64()?).is_some(),
                 sub_option::FIELD => flow.field.replace(parse_field(&mut value)?).is_some(),
                 sub_option::NAME => flow.name.replace(parse_name(&mut value)?).is_some(),
+                sub_option::HOP_LIMIT => flow.hop_limit.replace(value.u8()?).is_some(),
+                sub_option::CROSSED => flow.crossed.replace(parse_crossed(&mut value)?).is_some(),
+                sub_option::RESTORE => flow.restore.replace(parse_restore(&mut value)?).is_some(),
                 _ => {
                     flow.other.push(RawOption { code, data: value.take_rest().to_vec() });
                     false
@@ -105,6 +144,16 @@ impl FlowOption {
         }
         if let Some(name) = &self.name {
             emit_raw(sub_option::NAME, name.as_bytes(), &mut out)?;
+        }
+        if let Some(hop_limit) = self.hop_limit {
+            emit_raw(sub_option::HOP_LIMIT, &[hop_limit], &mut out)?;
+        }
+        if let Some(crossed) = &self.crossed {
+            let octets: Vec<u8> = crossed.iter().flat_map(|switch| switch.0).collect();
+            emit_raw(sub_option::CROSSED, &octets, &mut out)?;
+        }
+        if let Some(restore) = self.restore {
+            emit_raw(sub_option::RESTORE, &octets_of(restore), &mut out)?;
         }
         for option in &self.other {
             emit_raw(option.code, &option.data, &mut out)?;
@@ -145,4 +194,34 @@ fn parse_name(value: &mut Reader<'_>) -> Result<String, ParseError> {
         return Err(start.error(Problem::Value("a name has at most 64 octets")));
     }
     core::str::from_utf8(octets).map(str::to_owned).map_err(|_| start.error(Problem::NotUtf8))
+}
+
+fn parse_crossed(value: &mut Reader<'_>) -> Result<Vec<SwitchId>, ParseError> {
+    let start = *value;
+    let mut crossed = Vec::new();
+    while !value.is_empty() {
+        crossed.push(SwitchId(value.array()?));
+    }
+    if crossed.len() > MAX_CROSSED {
+        return Err(start.error(Problem::Value("a flow crosses at most 32 switches")));
+    }
+    Ok(crossed)
+}
+
+fn parse_restore(value: &mut Reader<'_>) -> Result<Restore, ParseError> {
+    let start = *value;
+    match (value.u8()?, value.u8()?) {
+        (0, 0) => Ok(Restore::Keep),
+        (1, mask @ 0..64) => Ok(Restore::Clear(mask)),
+        (2, dscp @ 0..64) => Ok(Restore::Set(dscp)),
+        _ => Err(start.error(Problem::Value("the DSCP is kept (0), cleared (1) or set (2), with a value of 0 to 63"))),
+    }
+}
+
+fn octets_of(restore: Restore) -> [u8; 2] {
+    match restore {
+        Restore::Keep => [0, 0],
+        Restore::Clear(mask) => [1, mask],
+        Restore::Set(dscp) => [2, dscp],
+    }
 }

@@ -24,7 +24,7 @@ use std::net::Ipv6Addr;
 
 pub use client::{Client, Config, Discard, Event, Grant};
 pub use duid::{Duid, DuidError};
-pub use flow::{ENTERPRISE, FlowOption, MAX_NAME, RawOption};
+pub use flow::{ENTERPRISE, FlowOption, MAX_CROSSED, MAX_NAME, RawOption};
 pub use message::{Message, MessageType, TransactionId};
 pub use option::{DhcpOption, IaLl, LlAddr, Quadrant, QuadrantPreference, Status, StatusCode, TooLong, code};
 pub use reader::{ParseError, Problem};

@@ -6,7 +6,7 @@ use crate::message::{Message, MessageType, TransactionId};
 use crate::option::{DhcpOption, IaLl, LlAddr, Quadrant, QuadrantPreference, Status, StatusCode, flow_of};
 use crate::reader::{ParseError, Problem};
 use crate::{INFINITY, option};
-use flowlane_allot::{ClientId, Lease, LeaseKey, Refusal, Request};
+use flowlane_allot::{ClientId, FlowSpec, Lease, LeaseKey, PathSoFar, Refusal, Request, SwitchId};
 use flowlane_wire::{Block, FlowAddress, Mac, PortId};
 
 /// How many IA_LLs a message may have. A message with more is ignored: its answer would be large.
@@ -16,6 +16,7 @@ pub const MAX_IA_LL: usize = 8;
 #[derive(Clone, Debug)]
 pub struct Server {
     duid: Duid,
+    id: SwitchId,
     block: Block,
     preference: u8,
 }
@@ -32,7 +33,7 @@ pub struct Peer {
 impl Server {
     /// The server that hands out addresses of `block`; `uuid` is its own for ever and makes its DUID.
     pub fn new(uuid: [u8; 16], block: Block) -> Self {
-        Self { duid: Duid::from_uuid(uuid), block, preference: 0 }
+        Self { duid: Duid::from_uuid(uuid), id: SwitchId(uuid), block, preference: 0 }
     }
 
     /// How much the server wants to be chosen among several, RFC 9915 section 21.8: 0 unless set; clients wait for
@@ -45,6 +46,11 @@ impl Server {
     /// Who the server is.
     pub fn duid(&self) -> &Duid {
         &self.duid
+    }
+
+    /// The switch that the server belongs to.
+    pub fn id(&self) -> SwitchId {
+        self.id
     }
 
     /// What a client's message asks for. Carry out [`Transaction::operations`], make the changes durable, then send
@@ -166,6 +172,8 @@ enum Answer {
     Operation,
     /// This, whatever the leases are.
     Status(Status),
+    /// A flow with this way so far has none by here. Its hop limit is repeated, which tells it from other refusals.
+    NoWay(Status, u8),
     /// None: another server may know.
     Silence,
 }
@@ -232,12 +240,27 @@ impl Transaction {
             return Answer::Status(Status::new(StatusCode::NoAddrsAvail, text));
         }
         let spec = FlowOption::spec(ia.flow(), outer);
+        if let Some(text) = self.no_way(&spec) {
+            return Answer::NoWay(Status::new(StatusCode::UnspecFail, text), spec.path.hop_limit);
+        }
         let request = Request { key, port: peer.port, host: peer.host, count, lifetime: None, spec };
         self.operations.push(match self.kind {
             MessageType::Solicit if !self.rapid => Operation::Offer(request),
             _ => Operation::Request(request),
         });
         Answer::Operation
+    }
+
+    /// Why a flow that has come here by other switches gets no further.
+    fn no_way(&self, spec: &FlowSpec) -> Option<&'static str> {
+        let PathSoFar { hop_limit, crossed } = &spec.path;
+        if crossed.contains(&self.server.id) {
+            Some("the flow has come by this switch before: routes make a loop")
+        } else if *hop_limit == 0 {
+            Some("the flow has come by as many switches as it may")
+        } else {
+            None
+        }
     }
 
     /// A client has addresses.
@@ -273,6 +296,7 @@ impl Transaction {
         let outcome = |part: &'a Part| match &part.answer {
             Answer::Silence => (part, Outcome::Silence),
             Answer::Status(status) => (part, Outcome::Status(status.clone())),
+            Answer::NoWay(status, hop_limit) => (part, Outcome::NoWay(status.clone(), *hop_limit)),
             Answer::Operation => match done.next() {
                 Some((operation, result)) => (part, self.outcome(operation, result, now)),
                 None => {
@@ -316,6 +340,10 @@ impl Transaction {
         let options = match outcome {
             Outcome::Silence | Outcome::Ended => return None,
             Outcome::Status(status) => vec![DhcpOption::StatusCode(status)],
+            Outcome::NoWay(status, hop_limit) => {
+                let flow = FlowOption { hop_limit: Some(hop_limit), ..FlowOption::default() };
+                vec![DhcpOption::StatusCode(status), DhcpOption::Flow(flow)]
+            }
             Outcome::Granted { lease, remaining } => self.granted(part, lease, remaining),
         };
         let (t1, t2) = shortest.map_or((0, 0), times);
@@ -329,7 +357,7 @@ impl Transaction {
         let block = LlAddr::ethernet(first.mac(), lease.count.saturating_sub(1), remaining);
         vec![
             DhcpOption::LlAddr(LlAddr { link_type: part.link_type, ..block }),
-            DhcpOption::Flow(FlowOption::new(&lease.spec)),
+            DhcpOption::Flow(FlowOption::granted(&lease.spec)),
         ]
     }
 
@@ -421,6 +449,7 @@ enum Outcome<'a> {
     },
     Ended,
     Status(Status),
+    NoWay(Status, u8),
     Silence,
 }
 
@@ -437,6 +466,7 @@ impl From<Answer> for Outcome<'_> {
     fn from(answer: Answer) -> Self {
         match answer {
             Answer::Status(status) => Self::Status(status),
+            Answer::NoWay(status, hop_limit) => Self::NoWay(status, hop_limit),
             Answer::Silence | Answer::Operation => Self::Silence,
         }
     }

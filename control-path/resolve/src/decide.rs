@@ -45,7 +45,7 @@ pub(crate) fn decide(
         return Some(unreachable(Reason::NotUnicast));
     }
     if let Some(route) = statics.iter().find(|route| route.to.contains(&query.destination)) {
-        let host = NextHost { mac: route.mac, interface: route.interface, routed: route.routed };
+        let host = NextHost { mac: route.mac, interface: route.interface, routed: route.routed, gateway: false };
         return Some(Decision { resolution: leave(query, host, tables), neighbour: None });
     }
     Some(match link_local_route(query, tables).or(route)? {
@@ -85,7 +85,8 @@ fn through(query: Query, interface: u32, next_hop: IpAddr, tables: &Tables) -> D
     let learn = if need == Need::Refresh && !neighbour.fixed { Need::Learn } else { need };
 
     let same_link = interface == query.ingress || tables.bridge_of(query.ingress) == Some(interface);
-    let host = NextHost { mac, interface, routed: next_hop != query.destination || !same_link };
+    let gateway = next_hop != query.destination;
+    let host = NextHost { mac, interface, routed: gateway || !same_link, gateway };
     if kind != LinkKind::Bridge {
         return on(leave(query, host, tables), need);
     }
@@ -225,6 +226,7 @@ mod tests {
                 }
                 let bridged = tables.links.get(&ingress).is_some_and(|link| link.state.master == Some(interface));
                 prop_assert_eq!(found.routed, !(bridged && next_hop == query.destination));
+                prop_assert_eq!(found.gateway, next_hop != query.destination);
             }
         }
 
@@ -260,7 +262,7 @@ mod tests {
             let query = Query { destination: host(1), ingress: 2 };
             let decision = decide(query, &statics, route, &tables).expect("a static route is known");
             let wanted = if tables.is_up(1) {
-                Resolution::Found(NextHost { mac: mac(lens[0]), interface: 1, routed: false })
+                Resolution::Found(NextHost { mac: mac(lens[0]), interface: 1, routed: false, gateway: false })
             } else {
                 Resolution::Unreachable(Reason::InterfaceDown { interface: 1 })
             };

@@ -22,6 +22,8 @@ pub struct NextHost {
     pub interface: u32,
     /// Whether the frame changes subnet here, so that TTL or hop limit must be decremented (RFC 1812 section 5.3.1).
     pub routed: bool,
+    /// Whether it is a gateway on the way, by the kernel's routes, and not the destination itself.
+    pub gateway: bool,
 }
 
 /// What is known about a query.

@@ -30,11 +30,13 @@ pub struct Datagram {
     pub client: Ipv6Addr,
     /// The UDP port that the message came from.
     pub client_port: u16,
+    /// Whether it was sent to the clients' port: an answer to what the switch itself has asked.
+    pub answer: bool,
     /// The message.
     pub payload: Vec<u8>,
 }
 
-/// Frames that looked like DHCPv6 for a server and were not delivered, by reason.
+/// Frames that looked like DHCPv6 for a server or a client and were not delivered, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Malformed {
     /// The source is a group's Ethernet address, or not a unicast IPv6 address.
@@ -47,7 +49,7 @@ pub struct Malformed {
     pub checksum: u64,
 }
 
-/// Receives clients' messages on one port and answers them. Never blocks: use it with `AsyncFd` of tokio, or poll(2).
+/// Receives clients' messages on one port and answers them, and asks others as a client. Never blocks: use it with `AsyncFd` of tokio, or poll(2).
 pub struct Dhcp6Socket {
     socket: PacketSocket,
     buffer: Box<[u8]>,
@@ -78,7 +80,7 @@ impl Dhcp6Socket {
     pub fn recv(&mut self) -> Result<Option<Datagram>, PortError> {
         loop {
             let Some(len) = self.recv_frame()? else { return Ok(None) };
-            let local = link_local(self.socket.mac()?);
+            let local = self.socket.mac()?;
             match parse(self.buffer.get(..len).unwrap_or_default(), local) {
                 Ok(datagram) => return Ok(Some(datagram)),
                 Err(reason) => *self.malformed.counter(reason) += 1,
@@ -94,12 +96,16 @@ impl Dhcp6Socket {
     /// [`PortError::Frame`] where the message is longer than the MTU allows, [`PortError::InterfaceDown`],
     /// [`PortError::InterfaceGone`].
     pub fn send(&self, to: &Datagram, payload: &[u8]) -> Result<(), PortError> {
-        let mac = self.socket.mac()?;
         let port = if to.client_port == SERVER_PORT { SERVER_PORT } else { CLIENT_PORT };
+        self.send_frame(SERVER_PORT, (to.host, to.client, port), payload)
+    }
+
+    fn send_frame(&self, from: u16, (host, ip, port): (Mac, Ipv6Addr, u16), payload: &[u8]) -> Result<(), PortError> {
+        let mac = self.socket.mac()?;
         let mut frame = Offload::default().to_header().to_vec();
-        PacketBuilder::ethernet2(mac.0, to.host.0)
-            .ipv6(link_local(mac).octets(), to.client.octets(), 1)
-            .udp(SERVER_PORT, port)
+        PacketBuilder::ethernet2(mac.0, host.0)
+            .ipv6(link_local(mac).octets(), ip.octets(), 1)
+            .udp(from, port)
             .write(&mut frame, payload)
             .map_err(|_| TOO_LONG)?;
         match nix::sys::socket::send(self.socket.as_raw_fd(), &frame, nix::sys::socket::MsgFlags::MSG_DONTWAIT) {
@@ -107,6 +113,16 @@ impl Dhcp6Socket {
             Err(Errno::EMSGSIZE) => Err(TOO_LONG),
             Err(errno) => Err(self.socket.error("sending a DHCPv6 message", errno)),
         }
+    }
+
+    /// Asks the server at one neighbour: from the port's link-local address and client port to
+    /// All_DHCP_Relay_Agents_and_Servers, in a frame to that neighbour alone (RFC 6085).
+    ///
+    /// # Errors
+    /// As [`Dhcp6Socket::send`].
+    pub fn ask(&self, neighbour: Mac, payload: &[u8]) -> Result<(), PortError> {
+        let to = (neighbour, ALL_RELAY_AGENTS_AND_SERVERS, SERVER_PORT);
+        self.send_frame(CLIENT_PORT, to, payload)
     }
 
     /// What was not delivered until now.
@@ -162,8 +178,8 @@ impl Malformed {
     }
 }
 
-/// Lets untagged IPv6 packets through that carry UDP to the server port, without extension headers.
-fn filter() -> [libc::sock_filter; 10] {
+/// Lets untagged IPv6 packets through that carry UDP to the server or client port, without extension headers.
+fn filter() -> [libc::sock_filter; 11] {
     const UDP_DESTINATION: usize = ethernet::LEN + ipv6::LEN + 2;
     let load = |size, at: usize| bpf(libc::BPF_LD | size | libc::BPF_ABS, at as u32, 0, 0);
     let tagged = (libc::SKF_AD_OFF + libc::SKF_AD_VLAN_TAG_PRESENT) as u32;
@@ -171,20 +187,21 @@ fn filter() -> [libc::sock_filter; 10] {
     let end = |len| bpf(libc::BPF_RET | libc::BPF_K, len, 0, 0);
     [
         bpf(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, tagged, 0, 0),
-        equals(0, 0, 7),
+        equals(0, 0, 8),
         load(libc::BPF_H, ethernet::ETHERTYPE),
-        equals(u32::from(ethernet::IPV6), 0, 5),
+        equals(u32::from(ethernet::IPV6), 0, 6),
         load(libc::BPF_B, ethernet::LEN + ipv6::NEXT_HEADER),
-        equals(u32::from(protocol::UDP), 0, 3),
+        equals(u32::from(protocol::UDP), 0, 4),
         load(libc::BPF_H, UDP_DESTINATION),
-        equals(u32::from(SERVER_PORT), 0, 1),
+        equals(u32::from(SERVER_PORT), 1, 0),
+        equals(u32::from(CLIENT_PORT), 0, 1),
         end(u32::MAX),
         end(0),
     ]
 }
 
 /// The message in a frame that follows its virtio_net header. `local` is the port's own address.
-fn parse(bytes: &[u8], local: Ipv6Addr) -> Result<Datagram, Reason> {
+fn parse(bytes: &[u8], local: Mac) -> Result<Datagram, Reason> {
     let (virtio, frame) = bytes.split_first_chunk().ok_or(Reason::Length)?;
     let offload = Offload::from_header(*virtio).ok_or(Reason::Length)?;
     let link = Ethernet2HeaderSlice::from_slice(frame).map_err(|_| Reason::Length)?;
@@ -200,14 +217,19 @@ fn parse(bytes: &[u8], local: Ipv6Addr) -> Result<Datagram, Reason> {
     if host.is_group() || client.is_multicast() || client.is_unspecified() || client.is_loopback() {
         return Err(Reason::Source);
     }
-    if ![ALL_RELAY_AGENTS_AND_SERVERS, ALL_SERVERS, local].contains(&header.destination_addr()) {
+    let (to, destination) = (Mac(link.destination()), header.destination_addr());
+    let answer = udp.destination_port() == CLIENT_PORT;
+    let groups = [ALL_RELAY_AGENTS_AND_SERVERS, ALL_SERVERS];
+    let ours = destination == link_local(local) || (!answer && groups.contains(&destination));
+    // What was sent to somebody else's address comes by a bridge that does not know where that is.
+    if !ours || !(to.is_group() || to == local) {
         return Err(Reason::Destination);
     }
     // A client on the same machine leaves the checksum to a card that is not there.
     if offload.checksum.is_none() && !has_good_checksum(&udp, &header) {
         return Err(Reason::Checksum);
     }
-    Ok(Datagram { host, client, client_port: udp.source_port(), payload: udp.payload().to_vec() })
+    Ok(Datagram { host, client, client_port: udp.source_port(), answer, payload: udp.payload().to_vec() })
 }
 
 fn has_good_checksum(udp: &UdpSlice<'_>, ip: &Ipv6HeaderSlice<'_>) -> bool {
@@ -229,10 +251,14 @@ mod tests {
     const PORT: Mac = Mac([2, 0, 0, 0, 0, 2]);
 
     fn message(destination: Ipv6Addr, payload: &[u8]) -> Vec<u8> {
+        message_to([0x33, 0x33, 0, 1, 0, 2], destination, SERVER_PORT, payload)
+    }
+
+    fn message_to(to: [u8; 6], destination: Ipv6Addr, port: u16, payload: &[u8]) -> Vec<u8> {
         let mut frame = vec![0; Offload::HEADER_LEN];
-        PacketBuilder::ethernet2(HOST.0, [0x33, 0x33, 0, 1, 0, 2])
+        PacketBuilder::ethernet2(HOST.0, to)
             .ipv6(link_local(HOST).octets(), destination.octets(), 1)
-            .udp(CLIENT_PORT, SERVER_PORT)
+            .udp(CLIENT_PORT, port)
             .write(&mut frame, payload)
             .expect("built");
         frame
@@ -240,30 +266,50 @@ mod tests {
 
     #[test]
     fn a_clients_message_is_delivered_with_its_origin() {
-        let expected =
-            Datagram { host: HOST, client: link_local(HOST), client_port: 546, payload: b"\x01abc".to_vec() };
+        let expected = Datagram {
+            host: HOST,
+            client: link_local(HOST),
+            client_port: 546,
+            answer: false,
+            payload: b"\x01abc".to_vec(),
+        };
         for destination in [ALL_RELAY_AGENTS_AND_SERVERS, ALL_SERVERS, link_local(PORT)] {
-            assert_eq!(parse(&message(destination, b"\x01abc"), link_local(PORT)), Ok(expected.clone()));
+            assert_eq!(parse(&message(destination, b"\x01abc"), PORT), Ok(expected.clone()));
         }
+    }
+
+    #[test]
+    fn an_answer_is_told_from_a_question_and_comes_to_the_port_alone() {
+        let answer = message_to(PORT.0, link_local(PORT), CLIENT_PORT, b"\x07abc");
+        assert_eq!(parse(&answer, PORT).map(|datagram| datagram.answer), Ok(true));
+        let to_all = message_to(PORT.0, ALL_RELAY_AGENTS_AND_SERVERS, CLIENT_PORT, b"\x07abc");
+        assert_eq!(parse(&to_all, PORT), Err(Reason::Destination));
+    }
+
+    #[test]
+    fn a_question_in_a_frame_to_another_neighbour_is_refused() {
+        let question = |to: Mac| message_to(to.0, ALL_RELAY_AGENTS_AND_SERVERS, SERVER_PORT, b"\x01abc");
+        assert!(parse(&question(PORT), PORT).is_ok());
+        assert_eq!(parse(&question(Mac([2, 0, 0, 0, 0, 9])), PORT), Err(Reason::Destination));
     }
 
     #[test]
     fn padding_behind_the_packet_is_not_part_of_the_message() {
         let mut frame = message(ALL_SERVERS, b"");
         frame.extend([0xee; 20]);
-        assert_eq!(parse(&frame, link_local(PORT)).map(|datagram| datagram.payload), Ok(vec![]));
+        assert_eq!(parse(&frame, PORT).map(|datagram| datagram.payload), Ok(vec![]));
     }
 
     #[test]
     fn a_message_for_another_server_is_refused() {
-        assert_eq!(parse(&message(link_local(HOST), b"\x01abc"), link_local(PORT)), Err(Reason::Destination));
+        assert_eq!(parse(&message(link_local(HOST), b"\x01abc"), PORT), Err(Reason::Destination));
     }
 
     #[test]
     fn a_message_from_a_group_is_refused() {
         let mut frame = message(ALL_SERVERS, b"\x01abc");
         frame[Offload::HEADER_LEN + ethernet::SOURCE] |= 1;
-        assert_eq!(parse(&frame, link_local(PORT)), Err(Reason::Source));
+        assert_eq!(parse(&frame, PORT), Err(Reason::Source));
     }
 
     #[test]
@@ -274,7 +320,7 @@ mod tests {
         for at in (Offload::HEADER_LEN + ethernet::LEN..good.len()).filter(|at| !unchecked(*at)) {
             let mut frame = good.clone();
             frame[at] ^= 0x40;
-            assert!(parse(&frame, link_local(PORT)).is_err(), "octet {at}");
+            assert!(parse(&frame, PORT).is_err(), "octet {at}");
         }
     }
 
@@ -282,14 +328,14 @@ mod tests {
     fn a_frame_cut_short_anywhere_is_refused() {
         let good = message(ALL_RELAY_AGENTS_AND_SERVERS, b"\x01abc");
         for len in 0..good.len() {
-            assert_eq!(parse(&good[..len], link_local(PORT)), Err(Reason::Length), "{len} octets");
+            assert_eq!(parse(&good[..len], PORT), Err(Reason::Length), "{len} octets");
         }
     }
 
     proptest! {
         #[test]
         fn no_frame_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = parse(&bytes, link_local(PORT));
+            let _ = parse(&bytes, PORT);
         }
 
         #[test]
@@ -297,7 +343,7 @@ mod tests {
             let mut frame = message(ALL_SERVERS, b"\x01abc");
             frame[at] = value;
             frame.truncate(len);
-            let _ = parse(&frame, link_local(PORT));
+            let _ = parse(&frame, PORT);
         }
     }
 }

@@ -199,8 +199,8 @@ fn list(global: &Global, options: &LsOptions, output: Output) -> Result<()> {
         ),
         Width::Wide => output.table(
             &[
-                "ADDRESS", "SLOT", "NAME", "PORT", "FIELD", "TO", "NEXT", "STATE", "RATE", "PACKETS", "BYTES", "LEFT",
-                "HOST", "CLIENT", "IAID",
+                "ADDRESS", "SLOT", "NAME", "PORT", "FIELD", "TO", "NEXT", "VIA", "STATE", "RATE", "PACKETS", "BYTES",
+                "LEFT", "HOST", "CLIENT", "IAID",
             ],
             flows.iter().map(|flow| {
                 vec![
@@ -211,6 +211,7 @@ fn list(global: &Global, options: &LsOptions, output: Output) -> Result<()> {
                     flow.field.clone(),
                     to_of(flow),
                     next_of(flow),
+                    or_hyphen(flow.via.as_deref()),
                     state_of(flow),
                     or_hyphen(flow.rate.map(rate_for_people)),
                     flow.packets.to_string(),
@@ -257,6 +258,7 @@ fn show(flow: &FlowView, output: Output) -> Result<()> {
         ("packets of", or_hyphen(flow.tuple.as_ref())),
         ("goes to", or_hyphen(flow.destination)),
         ("next hop", next_of(flow)),
+        ("via", or_hyphen(flow.via.as_deref().map(|via| format!("switch {via}")))),
         ("state", state_of(flow)),
         ("reason", or_hyphen(flow.reason.as_deref())),
         ("rate", or_hyphen(flow.rate.map(|rate| format!("{}bit/s", rate_for_people(rate))))),
@@ -266,7 +268,7 @@ fn show(flow: &FlowView, output: Output) -> Result<()> {
         ("host", flow.host.clone()),
         ("client", format!("{} iaid {}", flow.client, flow.iaid)),
     ];
-    let told = lines.iter().filter(|(name, value)| !["reason", "packets of"].contains(name) || value != "-");
+    let told = lines.iter().filter(|(name, value)| !["reason", "packets of", "via"].contains(name) || value != "-");
     told.into_iter().try_for_each(|(name, value)| output.line(format!("{name:<14} {value}")))
 }
 

@@ -1,7 +1,7 @@
 //! `flowlane status`: the switch on one screen.
 
 use crate::{
-    api::{FlaggedView, PortView, Status},
+    api::{FlaggedView, NeighbourView, PortView, Status},
     cli::Global,
     commands::{ask, for_people, or_hyphen},
     exit,
@@ -42,6 +42,11 @@ fn print(status: &Status, output: Output) -> Result<()> {
     output.line("")?;
     let heads = ["PORT", "INTERFACE", "EXECUTOR", "LINK", "ADDRESS", "MTU", "FORWARDED", "PASSED", "REJECTED"];
     output.table(&heads, status.ports.iter().map(row))?;
+    if !status.neighbours.is_empty() {
+        output.line("")?;
+        let heads = ["GATEWAY", "PORT", "IS", "FLOWS", "NONSENSE"];
+        output.table(&heads, status.neighbours.iter().map(neighbour))?;
+    }
     let flagged = status.ports.iter().filter_map(|port| Some((&port.interface, port.flagged.as_ref()?)));
     for (interface, FlaggedView { flows, limit, asking, left_to_linux }) in flagged {
         output.line(format!(
@@ -53,6 +58,16 @@ fn print(status: &Status, output: Output) -> Result<()> {
         output.line("")?;
     }
     problems.iter().try_for_each(|problem| output.line(format!("! {problem}")))
+}
+
+fn neighbour(neighbour: &NeighbourView) -> Vec<String> {
+    vec![
+        neighbour.address.clone(),
+        neighbour.port.clone(),
+        neighbour.kind.clone(),
+        neighbour.flows.to_string(),
+        neighbour.nonsense.to_string(),
+    ]
 }
 
 fn row(port: &PortView) -> Vec<String> {

@@ -9,7 +9,7 @@ use flowlane_ports::{
     PortError,
     control::{Datagram, Dhcp6Socket},
 };
-use flowlane_wire::PortId;
+use flowlane_wire::{Mac, PortId};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -30,9 +30,17 @@ const BURST: usize = 64;
 
 /// A listening port. Dropping it ends the task.
 pub struct Dhcp6Port {
-    answers: UnboundedSender<(Datagram, Vec<u8>)>,
+    outbox: UnboundedSender<Outgoing>,
     dropped: Arc<AtomicU64>,
     task: JoinHandle<()>,
+}
+
+/// What the task is to send.
+enum Outgoing {
+    /// To who sent this.
+    Answer(Datagram, Vec<u8>),
+    /// To the server at a neighbour.
+    Question(Mac, Vec<u8>),
 }
 
 /// What the task works with.
@@ -40,30 +48,42 @@ struct Listener {
     port: PortId,
     socket: AsyncFd<Dhcp6Socket>,
     inputs: UnboundedSender<Input>,
-    permits: Arc<Semaphore>,
+    /// Whether hosts may ask here.
+    serves: bool,
+    questions: Arc<Semaphore>,
+    /// Answers have permits of their own: hosts that flood the port keep none away.
+    answers: Arc<Semaphore>,
     dropped: Arc<AtomicU64>,
 }
 
 impl Dhcp6Port {
-    /// Listens on a port's interface, and hands what comes to the control loop.
+    /// Listens on a port's interface, and hands what comes to the control loop: hosts' questions where it `serves` them, and
+    /// answers to the switch's own.
     ///
     /// # Errors
     /// [`PortError`] where there can be no socket.
-    pub fn listen(port: PortId, ifindex: u32, inputs: UnboundedSender<Input>) -> Result<Self, PortError> {
+    pub fn listen(port: PortId, ifindex: u32, serves: bool, inputs: UnboundedSender<Input>) -> Result<Self, PortError> {
         let socket = Dhcp6Socket::open(ifindex)?;
         #[expect(deprecated, reason = "the socket owns its descriptor, and it is always the same one")]
         let socket =
             AsyncFd::new(socket).map_err(|source| PortError::System { action: "waiting for DHCPv6", source })?;
-        let (answers, outbox) = mpsc::unbounded_channel();
-        let (permits, dropped) = (Arc::new(Semaphore::new(UNANSWERED)), Arc::new(AtomicU64::new(0)));
-        let listener = Listener { port, socket, inputs, permits, dropped: Arc::clone(&dropped) };
-        Ok(Self { answers, dropped, task: tokio::spawn(listener.run(outbox)) })
+        let (outbox, outgoing) = mpsc::unbounded_channel();
+        let [questions, answers] = [(); 2].map(|()| Arc::new(Semaphore::new(UNANSWERED)));
+        let dropped = Arc::new(AtomicU64::new(0));
+        let listener = Listener { port, socket, inputs, serves, questions, answers, dropped: Arc::clone(&dropped) };
+        Ok(Self { outbox, dropped, task: tokio::spawn(listener.run(outgoing)) })
     }
 
     /// Sends an answer to who sent `to`.
     pub fn send(&self, to: Datagram, payload: Vec<u8>) {
         // The task ends with the interface, and then nobody waits for an answer.
-        let _ = self.answers.send((to, payload));
+        let _ = self.outbox.send(Outgoing::Answer(to, payload));
+    }
+
+    /// Asks the server at a neighbour.
+    pub fn ask(&self, neighbour: Mac, payload: Vec<u8>) {
+        // As above: a question that was not sent is sent again.
+        let _ = self.outbox.send(Outgoing::Question(neighbour, payload));
     }
 
     /// Messages that were dropped because too many waited for their answers.
@@ -79,14 +99,18 @@ impl Drop for Dhcp6Port {
 }
 
 impl Listener {
-    async fn run(mut self, mut outbox: mpsc::UnboundedReceiver<(Datagram, Vec<u8>)>) {
+    async fn run(mut self, mut outgoing: mpsc::UnboundedReceiver<Outgoing>) {
         loop {
             tokio::select! {
                 biased;
-                answer = outbox.recv() => {
-                    let Some((to, payload)) = answer else { return };
-                    if let Err(error) = self.socket.get_ref().send(&to, &payload) {
-                        tracing::debug!(port = %self.port, "an answer was not sent: {error}");
+                message = outgoing.recv() => {
+                    let sent = match message {
+                        Some(Outgoing::Answer(to, payload)) => self.socket.get_ref().send(&to, &payload),
+                        Some(Outgoing::Question(neighbour, payload)) => self.socket.get_ref().ask(neighbour, &payload),
+                        None => return,
+                    };
+                    if let Err(error) = sent {
+                        tracing::debug!(port = %self.port, "a DHCPv6 message was not sent: {error}");
                     }
                 }
                 received = self.receive() => {
@@ -104,10 +128,14 @@ impl Listener {
         let mut ready = self.socket.readable_mut().await.ok()?;
         for _ in 0..BURST {
             match ready.get_inner_mut().recv() {
-                Ok(Some(datagram)) => match Arc::clone(&self.permits).try_acquire_owned() {
-                    Ok(permit) => self.inputs.send(Input::Dhcp6(self.port, datagram, permit)).ok()?,
-                    Err(_) => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),
-                },
+                Ok(Some(datagram)) if datagram.answer || self.serves => {
+                    let permits = if datagram.answer { &self.answers } else { &self.questions };
+                    match Arc::clone(permits).try_acquire_owned() {
+                        Ok(permit) => self.inputs.send(Input::Dhcp6(self.port, datagram, permit)).ok()?,
+                        Err(_) => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),
+                    }
+                }
+                Ok(Some(_)) => {}
                 Ok(None) => {
                     ready.clear_ready();
                     return Some(());

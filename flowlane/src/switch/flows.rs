@@ -114,6 +114,9 @@ impl Flows {
         }
         if let Some(destination) = lease.spec.destination.or_else(|| self.destinations.get(index)) {
             self.watch(index, destination, lease, hops, ports);
+            if let Some(Resolution::Resolved(hop)) = self.tables.slots().get(index.0 as usize).map(Slot::next) {
+                hops.adopt(Target::Flow(index), hop);
+            }
         }
         true
     }

@@ -163,6 +163,11 @@ impl Groups {
         }
         self.prolong(lease, now);
         self.set_receivers(lease, hops, ports);
+        for (place, receiver) in self.group(index).into_iter().flat_map(|group| group.receivers().iter().enumerate()) {
+            if let Some(hop) = receiver.hop() {
+                hops.adopt(Target::Receiver(index, place), hop);
+            }
+        }
         for place in 0..RECEIVERS_MAX as u8 {
             self.write(index, place);
             if lease.spec.receivers.as_ref().is_some_and(|receivers| receivers.get(place).is_none()) {

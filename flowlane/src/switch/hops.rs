@@ -1,12 +1,21 @@
 //! Where frames go next: the next hop of each flow, and of each receiver of a group.
 //!
-//! Linux's routing and neighbour tables say it, and go on to say it: every change is another answer.
+//! Linux's routing and neighbour tables say it, and go on to say it: every change is another answer. Where they say that it
+//! is a gateway, the gateway may be a switch, and have a flow address for the frames ([`chain`]).
 
-use super::ports::Ports;
-use flowlane_allot::{Lease, PathSoFar};
-use flowlane_resolve::{Query, Resolution, Resolver};
+mod chain;
+mod link;
+mod neighbour;
+mod timers;
+
+use super::{boot_ms, ports::Ports};
+use chain::Chains;
+use flowlane_allot::{Lease, PathSoFar, SwitchId};
+use flowlane_ports::control::Datagram;
+use flowlane_resolve::{NextHost, Query, Resolution, Resolver};
 use flowlane_tables::{GroupIndex, NextHop};
-use flowlane_wire::{PortId, Restore, SlotIndex};
+use flowlane_wire::{Block, Mac, PortId, Restore, SlotIndex};
+pub use neighbour::Neighbour;
 use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
@@ -52,9 +61,19 @@ pub enum Answer {
     Unreachable(String),
 }
 
+/// A gateway, by the port to it and its Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Gateway {
+    /// The port.
+    pub port: PortId,
+    /// The address.
+    pub mac: Mac,
+}
+
 /// The next hops that are looked for.
 pub struct Hops {
     resolver: Resolver,
+    chains: Chains,
     watched: HashMap<Target, Watched>,
     targets: HashMap<Query, BTreeSet<Target>>,
 }
@@ -63,6 +82,10 @@ pub struct Hops {
 struct Watched {
     wish: Wish,
     query: Query,
+    /// What the resolver says.
+    resolution: Option<Resolution>,
+    /// Where a predecessor sent the frames.
+    adopted: Option<NextHop>,
 }
 
 impl Wish {
@@ -74,9 +97,9 @@ impl Wish {
 }
 
 impl Hops {
-    /// Nothing is looked for yet.
-    pub fn new(resolver: Resolver) -> Self {
-        Self { resolver, watched: HashMap::new(), targets: HashMap::new() }
+    /// Nothing is looked for yet, by the switch with this identifier and these addresses.
+    pub fn new(resolver: Resolver, id: SwitchId, block: Block) -> Self {
+        Self { resolver, chains: Chains::new(id, block), watched: HashMap::new(), targets: HashMap::new() }
     }
 
     /// Looks for the next hop of a target, until [`Hops::unwatch`]. Answers follow; watching again with the same wish
@@ -85,18 +108,36 @@ impl Hops {
         // Without an interface there is nothing to come in by; the question is asked when it is back.
         let query = Query { destination: wish.destination, ingress: ports.ifindex(wish.port).unwrap_or(0) };
         match self.watched.get_mut(&target) {
-            Some(watched) if watched.query == query => watched.wish = wish,
+            Some(watched) if watched.query == query => {
+                if watched.wish != wish {
+                    watched.wish = wish;
+                    self.follow(target, ports);
+                }
+            }
             _ => {
-                self.unwatch(target);
-                self.watched.insert(target, Watched { wish, query });
+                self.forget(target);
+                self.watched.insert(target, Watched { wish, query, resolution: None, adopted: None });
                 self.targets.entry(query).or_default().insert(target);
                 self.resolver.watch(query);
             }
         }
     }
 
+    /// A predecessor sent the target's frames there, and they still go there: a flow address of the next switch is kept while
+    /// that switch is asked again. To be said right after [`Hops::watch`].
+    pub fn adopt(&mut self, target: Target, hop: NextHop) {
+        if let Some(watched) = self.watched.get_mut(&target).filter(|watched| watched.resolution.is_none()) {
+            watched.adopted = Some(hop);
+        }
+    }
+
     /// Nobody wants to know the next hop any more.
     pub fn unwatch(&mut self, target: Target) {
+        self.chains.leave(target, boot_ms());
+        self.forget(target);
+    }
+
+    fn forget(&mut self, target: Target) {
         let Some(Watched { query, .. }) = self.watched.remove(&target) else { return };
         self.resolver.unwatch(query);
         if let Some(targets) = self.targets.get_mut(&query) {
@@ -107,10 +148,56 @@ impl Hops {
         }
     }
 
-    /// Takes what the resolver says: the answers to all who have asked for it.
+    /// Takes what the resolver says: the answers to all who have asked for it, and did not know it yet.
     pub fn resolved(&mut self, query: Query, resolution: Resolution, ports: &Ports) -> Vec<(Target, Answer)> {
-        let answer = answer(resolution, ports);
-        self.targets.get(&query).into_iter().flatten().map(|target| (*target, answer.clone())).collect()
+        let targets: Vec<Target> = self.targets.get(&query).into_iter().flatten().copied().collect();
+        let news = targets.into_iter().filter(|target| {
+            let watched = self.watched.get_mut(target);
+            watched.is_some_and(|watched| watched.resolution.replace(resolution) != Some(resolution))
+        });
+        let news: Vec<Target> = news.collect();
+        news.iter().for_each(|target| self.follow(*target, ports));
+        self.answers(news, ports)
+    }
+
+    /// Takes a DHCPv6 message that was sent to clients, by a port. Its answers.
+    ///
+    /// # Errors
+    /// A short reason why it is of no use, for counters.
+    pub fn received(
+        &mut self,
+        port: PortId,
+        datagram: &Datagram,
+        ports: &Ports,
+    ) -> Result<Vec<(Target, Answer)>, &'static str> {
+        let targets = self.chains.received(port, datagram, boot_ms())?;
+        Ok(self.answers(targets, ports))
+    }
+
+    /// Does what is due, and sends what is to be sent. The answers that follow from it.
+    pub fn timeout(&mut self, ports: &Ports) -> Vec<(Target, Answer)> {
+        let targets = self.chains.timeout(boot_ms(), ports);
+        self.answers(targets, ports)
+    }
+
+    /// When [`Hops::timeout`] has something to do, in boot-time milliseconds.
+    pub fn deadline(&self) -> Option<u64> {
+        self.chains.deadline()
+    }
+
+    /// The next switch of a target, if it has given a flow address.
+    pub fn via(&self, target: Target) -> Option<Gateway> {
+        self.chains.via(target)
+    }
+
+    /// What a next switch refused, while frames go to its own address.
+    pub fn refusal(&self, target: Target) -> Option<String> {
+        self.chains.refusal(target)
+    }
+
+    /// The gateways that frames go by, and what is known of them.
+    pub fn neighbours(&self) -> impl Iterator<Item = (Gateway, &Neighbour)> {
+        self.chains.neighbours()
     }
 
     /// An interface has another index: questions that named the old one are asked anew.
@@ -133,10 +220,46 @@ impl Hops {
         self.resolver.unwatch(query);
     }
 
+    /// Asks the gateway on a target's way, where there is one and the port to it says so.
+    fn follow(&mut self, target: Target, ports: &Ports) {
+        let Some(watched) = self.watched.get_mut(&target) else { return };
+        let now = boot_ms();
+        match watched.resolution {
+            Some(Resolution::Found(host)) => match gateway(host, ports) {
+                Some(gateway) => {
+                    let adopted =
+                        watched.adopted.take().filter(|hop| hop.port == gateway.port && hop.mac != gateway.mac);
+                    self.chains.follow(target, gateway, &watched.wish, adopted, now);
+                }
+                None => self.chains.leave(target, now),
+            },
+            // For a while, or for ever: what the next switch has granted is of use if it is for a while.
+            Some(Resolution::Pending | Resolution::Unreachable(_)) | None => {}
+        }
+    }
+
+    fn answers(&self, targets: Vec<Target>, ports: &Ports) -> Vec<(Target, Answer)> {
+        let answer = |target: Target| {
+            let answer = match answer(self.watched.get(&target)?.resolution?, ports) {
+                Answer::Found { hop, .. } => self.chains.hop(target, hop),
+                other => other,
+            };
+            Some((target, answer))
+        };
+        targets.into_iter().filter_map(answer).collect()
+    }
+
     /// Static routes name interfaces by their index: tells it as it is now.
     pub fn set_static_routes(&self, ports: &Ports) {
         self.resolver.set_static_routes(ports.static_routes());
     }
+}
+
+/// The gateway that a next host is, if it is to be asked.
+fn gateway(host: NextHost, ports: &Ports) -> Option<Gateway> {
+    let port = ports.of_ifindex(host.interface).filter(|_| host.gateway)?;
+    let chains = ports.get(port).is_some_and(|port| port.config.chain);
+    chains.then_some(Gateway { port, mac: host.mac })
 }
 
 fn answer(resolution: Resolution, ports: &Ports) -> Answer {

@@ -97,6 +97,11 @@ impl Ports {
     }
 
     /// A port.
+    pub fn get(&self, number: PortId) -> Option<&Port> {
+        self.ports.get(&number)
+    }
+
+    /// A port, to change it.
     pub fn get_mut(&mut self, number: PortId) -> Option<&mut Port> {
         self.ports.get_mut(&number)
     }
@@ -270,8 +275,11 @@ impl Ports {
     }
 
     fn start_dhcp6(&self, number: PortId, link: &LinkState) -> Result<Option<Dhcp6Port>, PortError> {
-        let wanted = self.ports.get(&number).is_some_and(|port| port.config.dhcp6);
-        if wanted { Dhcp6Port::listen(number, link.ifindex, self.inputs.clone()).map(Some) } else { Ok(None) }
+        let Some(PortConfig { dhcp6, chain, .. }) = self.ports.get(&number).map(|port| &port.config) else {
+            return Ok(None);
+        };
+        let listen = || Dhcp6Port::listen(number, link.ifindex, *dhcp6, self.inputs.clone());
+        (*dhcp6 || *chain).then(listen).transpose()
     }
 
     fn attach_as(&mut self, number: PortId, link: &LinkState, executor: Executor) -> Result<(), AttachError> {
@@ -351,6 +359,13 @@ impl Port {
         let overload = (overload > 0).then_some(("overload", overload));
         let counts = self.ignored.iter().map(|(reason, count)| (*reason, *count)).chain(overload);
         counts.map(|(reason, count)| (reason.to_owned(), count)).collect()
+    }
+
+    /// Asks the server at a neighbour by DHCPv6.
+    pub fn ask(&self, neighbour: Mac, payload: Vec<u8>) {
+        if let Some(dhcp6) = &self.dhcp6 {
+            dhcp6.ask(neighbour, payload);
+        }
     }
 
     /// Answers a host that asked by DHCPv6.

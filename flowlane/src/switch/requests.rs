@@ -59,7 +59,7 @@ impl Switch {
         listing.views.extend(piece.clone().filter_map(|index| {
             let lease = self.leases.allotter().lease_at(SlotIndex(index))?;
             let address = lease.addresses(self.tables.block()).find(|own| self.tables.block().slot(*own).0 == index)?;
-            views::flow(address, lease, &self.tables, &self.flows, &self.ports, now)
+            views::flow(address, lease, &self.tables, &self.flows, &self.hops, &self.ports, now)
         }));
         listing.from = piece.end;
         if listing.from < slots && !listing.reply.is_closed() {
@@ -119,7 +119,7 @@ impl Switch {
         let view = || {
             let (address, _) = views::address_of(mac, &self.tables)?;
             let (lease, _) = self.lease_of(mac)?;
-            views::flow(address, lease, &self.tables, &self.flows, &self.ports, boot_ms())
+            views::flow(address, lease, &self.tables, &self.flows, &self.hops, &self.ports, boot_ms())
         };
         view().ok_or_else(|| views::no_such_flow(mac))
     }
@@ -168,6 +168,7 @@ impl Switch {
                 .iter()
                 .map(|(number, port)| views::port(number, port, &self.tables, &self.flagged))
                 .collect(),
+            neighbours: views::neighbours(&self.hops, &self.ports),
             problems: self.problems(),
         }
     }

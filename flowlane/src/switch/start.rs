@@ -1,8 +1,8 @@
 //! From a configuration to a running switch, without disturbing what a predecessor has left in the kernel.
 
 use super::{
-    Sources, Switch, boot_ms, error::StartError, flagged::Flagged, flows::Flows, groups::Groups, hops::Hops,
-    leases::Leases, ports::Ports,
+    Sources, Switch, announcements::Announcements, boot_ms, error::StartError, flagged::Flagged, flows::Flows,
+    groups::Groups, hops::Hops, leases::Leases, ports::Ports,
 };
 use super::{
     command::Command,
@@ -82,6 +82,7 @@ pub async fn start(config: Config) -> Result<(Switch, Sources, mpsc::Sender<Comm
     let ports = Ports::new(Arc::clone(&config), Arc::clone(&tables), kernel, to_linux, workers_in, inputs_in);
     let (resolver, events) = Resolver::start(Vec::new())?;
     let server = Server::new(server_uuid(&config.state_directory)?, config.block);
+    let hops = Hops::new(resolver, server.id(), config.block);
     let show = Show::start(&config)?;
     let started = Instant::now();
     let listings = std::collections::VecDeque::new();
@@ -94,7 +95,8 @@ pub async fn start(config: Config) -> Result<(Switch, Sources, mpsc::Sender<Comm
         groups,
         flagged,
         server,
-        hops: Hops::new(resolver),
+        announcements: Announcements::new(started),
+        hops,
         show,
         listings,
         adopted,

@@ -4,10 +4,14 @@ use super::leases::Failure;
 use super::{
     flagged::{Flagged, tuple_of},
     flows::Flows,
+    hops::{Gateway, Hops, Neighbour, Target},
     ports::{Port, Ports},
 };
 use crate::{
-    api::{EntryView, FlaggedView, FlowView, LeaseView, PortView, Problem, TupleView, groups::ReceiverEntryView},
+    api::{
+        EntryView, FlaggedView, FlowView, LeaseView, NeighbourView, PortView, Problem, TupleView,
+        groups::ReceiverEntryView,
+    },
     config::FlagRole,
 };
 use flowlane_allot::{Field, Lease, ReceiversError, Refusal};
@@ -33,6 +37,7 @@ pub fn flow(
     lease: &Lease,
     tables: &Tables,
     flows: &Flows,
+    hops: &Hops,
     ports: &Ports,
     now: u64,
 ) -> Option<FlowView> {
@@ -52,10 +57,11 @@ pub fn flow(
         tuple: tuple.map(TupleView::from),
         destination: flows.destination(index).or(lease.spec.destination),
         state: state(slot.next()).into(),
-        reason: flows.reason(index).map(str::to_owned),
+        reason: flows.reason(index).map(str::to_owned).or_else(|| hops.refusal(Target::Flow(index))),
         next: hop.map(|hop| hop.mac.to_string()),
         egress: hop.map(|hop| ports.interface(hop.port)),
         routed: hop.is_some_and(|hop| hop.routed),
+        via: hop.and(hops.via(Target::Flow(index))).map(|gateway| gateway.mac.to_string()),
         rate: lease.spec.rate,
         packets: slot.packets().load(),
         bytes: slot.bytes().load(),
@@ -132,6 +138,19 @@ pub fn port(number: PortId, port: &Port, tables: &Tables, flagged: &Flagged) -> 
         dhcp6_ignored: port.ignored(),
         problem: port.problem.clone(),
     }
+}
+
+/// The gateways that flows go by.
+pub fn neighbours(hops: &Hops, ports: &Ports) -> Vec<NeighbourView> {
+    let used = hops.neighbours().filter(|(_, neighbour)| !neighbour.targets.is_empty());
+    let view = |(gateway, neighbour): (Gateway, &Neighbour)| NeighbourView {
+        port: ports.interface(gateway.port),
+        address: gateway.mac.to_string(),
+        kind: neighbour.kind.name().into(),
+        flows: neighbour.targets.len(),
+        nonsense: neighbour.nonsense,
+    };
+    used.map(view).collect()
 }
 
 fn flagged_of(number: PortId, port: &Port, flagged: &Flagged) -> Option<FlaggedView> {

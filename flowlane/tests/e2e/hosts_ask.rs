@@ -146,7 +146,7 @@ impl Asking {
 
     fn refused(&mut self) -> (StatusCode, String) {
         match self.event() {
-            Event::Refused(status) => (status.code, status.text),
+            Event::Refused(status) | Event::NoWay(status) => (status.code, status.text),
             other => panic!("{other:?}"),
         }
     }

@@ -28,7 +28,7 @@ pub struct Lab {
 
 impl Lab {
     pub fn new() -> Self {
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = alone();
         let netns = Netns::new("switch").expect("root");
         netns.sysctl("net/ipv4/ip_forward", "1").expect("a router");
         netns.sysctl("net/ipv6/conf/all/forwarding", "1").expect("a router");
@@ -52,6 +52,11 @@ impl Lab {
         let daemon = lab.switch(executor);
         (lab, daemon)
     }
+}
+
+/// Keeps other tests from running.
+pub fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The settings of a switch of all three ports.

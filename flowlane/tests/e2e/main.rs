@@ -4,9 +4,11 @@
 //! has left in the kernel. They need root. They run one at a time, because most of them count lost frames.
 #![allow(clippy::unwrap_used, reason = "a test ends where something does not work")]
 
+mod announcements;
 mod api;
 mod bulk;
 mod capture;
+mod chains;
 mod claims;
 mod daemon;
 mod faults;

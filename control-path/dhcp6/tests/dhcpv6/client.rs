@@ -3,8 +3,8 @@
 use crate::{CLIENT, SERVER, client_id, server_id};
 use flowlane_allot::FlowSpec;
 use flowlane_dhcp6::{
-    Client, Config, DhcpOption, Discard, Duid, Event, Grant, INFINITY, IaLl, LlAddr, Message, MessageType, Status,
-    StatusCode,
+    Client, Config, DhcpOption, Discard, Duid, Event, FlowOption, Grant, INFINITY, IaLl, LlAddr, Message, MessageType,
+    Status, StatusCode,
 };
 use flowlane_wire::Mac;
 
@@ -257,6 +257,15 @@ fn unusable_blocks_are_discarded() {
     ] {
         assert_eq!(taken(ia(0, 0, [block])), (Err(Discard::Unusable(why)), None));
     }
+}
+
+#[test]
+fn a_refusal_with_a_hop_limit_is_about_the_way() {
+    let hop_limit = || DhcpOption::Flow(FlowOption { hop_limit: Some(3), ..FlowOption::default() });
+    let way = taken(ia(0, 0, [status(StatusCode::UnspecFail), hop_limit()]));
+    assert!(matches!(way, (Ok(()), Some(Event::NoWay(_)))), "{way:?}");
+    let other = taken(ia(0, 0, [status(StatusCode::NoAddrsAvail), hop_limit()]));
+    assert!(matches!(other, (Ok(()), Some(Event::Refused(_)))), "{other:?}");
 }
 
 #[test]

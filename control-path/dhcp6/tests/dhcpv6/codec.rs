@@ -1,12 +1,12 @@
 //! Golden vectors and round trips.
 
 use crate::{client_id, example, hex, message, server_id};
-use flowlane_allot::Field;
+use flowlane_allot::{Field, SwitchId};
 use flowlane_dhcp6::{
     DhcpOption, ENTERPRISE, FlowOption, IaLl, LlAddr, Message, MessageType, QuadrantPreference, RawOption, Status,
     StatusCode, TransactionId,
 };
-use flowlane_wire::Mac;
+use flowlane_wire::{Mac, Restore};
 use proptest::prelude::*;
 
 fn backup() -> FlowOption {
@@ -15,7 +15,7 @@ fn backup() -> FlowOption {
         rate: Some(10_000_000),
         field: Some(Field::Destination),
         name: Some("backup".into()),
-        other: Vec::new(),
+        ..FlowOption::default()
     }
 }
 
@@ -89,6 +89,22 @@ fn a_flow_to_an_ipv6_host_by_its_source_field_says_so_in_the_vendor_option() {
 }
 
 #[test]
+fn a_switch_that_asks_for_a_flow_says_where_it_has_come_by() {
+    let octets = hex("03 c0ffee 0011 0033 f10a0001 \
+                      0005 0001 0e \
+                      0006 0020 00112233445556778899aabbccddeeff 5f1e0c8a7b2d4e3f9a6b1c2d3e4f5a6b \
+                      0007 0002 01 03");
+    let crossed = vec![SwitchId(crate::SERVER), SwitchId(crate::CLIENT)];
+    let flow = FlowOption {
+        hop_limit: Some(14),
+        crossed: Some(crossed),
+        restore: Some(Restore::Clear(3)),
+        ..FlowOption::default()
+    };
+    assert_golden(&octets, &message(MessageType::Request, [DhcpOption::Flow(flow)]));
+}
+
+#[test]
 fn another_vendors_option_and_unknown_options_pass_unread() {
     // Enterprise 9; then IA_NA (3) and an option of a code that nobody has.
     let octets = hex("01 c0ffee 0011 0007 00000009 000102 0003 000c 000000010000000000000000 ffff 0000");
@@ -99,9 +115,9 @@ fn another_vendors_option_and_unknown_options_pass_unread() {
 
 #[test]
 fn unknown_sub_options_of_a_flow_are_kept() {
-    let octets = hex("01 c0ffee 0011 000d f10a0001 0005 0001 40 0006 0000");
+    let octets = hex("01 c0ffee 0011 000d f10a0001 0008 0001 40 0009 0000");
     let parsed = Message::parse(&octets).unwrap();
-    let other = vec![RawOption { code: 5, data: vec![64] }, RawOption { code: 6, data: vec![] }];
+    let other = vec![RawOption { code: 8, data: vec![64] }, RawOption { code: 9, data: vec![] }];
     assert_eq!(parsed.options, [DhcpOption::Flow(FlowOption { other, ..FlowOption::default() })]);
     assert_eq!(parsed.emit().unwrap(), octets);
 }
@@ -148,15 +164,21 @@ fn status() -> impl Strategy<Value = DhcpOption> {
 fn flow() -> impl Strategy<Value = DhcpOption> {
     let field = prop_oneof![Just(Field::Destination), Just(Field::Source)];
     let name = proptest::option::of("\\PC{0,16}");
+    let crossed = proptest::collection::vec(any::<[u8; 16]>().prop_map(SwitchId), 0..4);
+    let restore =
+        prop_oneof![Just(Restore::Keep), (0u8..64).prop_map(Restore::Clear), (0u8..64).prop_map(Restore::Set)];
     (
         any::<Option<std::net::IpAddr>>(),
         any::<Option<u64>>(),
         proptest::option::of(field),
         name,
+        any::<Option<u8>>(),
+        proptest::option::of(crossed),
+        proptest::option::of(restore),
         proptest::collection::vec(raw(), 0..3),
     )
-        .prop_map(|(destination, rate, field, name, other)| {
-            DhcpOption::Flow(FlowOption { destination, rate, field, name, other })
+        .prop_map(|(destination, rate, field, name, hop_limit, crossed, restore, other)| {
+            DhcpOption::Flow(FlowOption { destination, rate, field, name, hop_limit, crossed, restore, other })
         })
 }
 

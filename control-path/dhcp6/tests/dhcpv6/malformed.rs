@@ -98,7 +98,7 @@ const CORPUS: [Case; 30] = [
 ];
 
 /// The vendor option's value behind its enterprise number, which starts at octet 12.
-const FLOWS: [Case; 8] = [
+const FLOWS: [Case; 13] = [
     (
         "destination of 5 octets",
         "0001 0005 c000020700",
@@ -112,7 +112,18 @@ const FLOWS: [Case; 8] = [
     ("field of 2 octets", "0003 0002 0000", 17, Some(17), Problem::Trailing { left: 1 }),
     ("name that is not UTF-8", "0004 0002 c328", 16, Some(17), Problem::NotUtf8),
     ("two rates", "0002 0008 0000000000000001 0002 0008 0000000000000001", 28, Some(17), Problem::Duplicate),
-    ("sub-option longer than its option", "0005 0004 00", 16, Some(17), Problem::Truncated { wanted: 4, left: 1 }),
+    ("empty hop limit", "0005 0000", 16, Some(17), Problem::Truncated { wanted: 1, left: 0 }),
+    ("hop limit of 2 octets", "0005 0002 1010", 17, Some(17), Problem::Trailing { left: 1 }),
+    ("half a switch", "0006 0008 0011223344556677", 16, Some(17), Problem::Truncated { wanted: 16, left: 8 }),
+    ("restore of 1 octet", "0007 0001 01", 17, Some(17), Problem::Truncated { wanted: 1, left: 0 }),
+    (
+        "restore to DSCP 64",
+        "0007 0002 0240",
+        16,
+        Some(17),
+        Problem::Value("the DSCP is kept (0), cleared (1) or set (2), with a value of 0 to 63"),
+    ),
+    ("sub-option longer than its option", "0008 0004 00", 16, Some(17), Problem::Truncated { wanted: 4, left: 1 }),
 ];
 
 #[test]
@@ -134,6 +145,16 @@ fn a_name_of_65_octets_is_refused_and_one_of_64_is_not() {
     let name = |length: u8| [&[0, 4, 0, length], vec![b'x'; length.into()].as_slice()].concat();
     assert!(Message::parse(&flow(&name(64))).is_ok());
     assert_refused("65", &flow(&name(65)), 16, Some(17), Problem::Value("a name has at most 64 octets"));
+}
+
+#[test]
+fn a_flow_that_has_crossed_33_switches_is_refused_and_one_of_32_is_not() {
+    let crossed = |switches: u16| {
+        let length = (16 * switches).to_be_bytes();
+        [&[0, 6], length.as_slice(), &vec![7; 16 * usize::from(switches)]].concat()
+    };
+    assert!(Message::parse(&flow(&crossed(32))).is_ok());
+    assert_refused("33", &flow(&crossed(33)), 16, Some(17), Problem::Value("a flow crosses at most 32 switches"));
 }
 
 #[test]
@@ -207,6 +228,6 @@ fn assert_refused(name: &str, octets: &[u8], offset: usize, option: Option<u16>,
 }
 
 fn flow(sub_options: &[u8]) -> Vec<u8> {
-    let length = u8::try_from(sub_options.len() + 4).unwrap();
-    [&hex("01 c0ffee 0011 00"), [length].as_slice(), &hex("f10a0001"), sub_options].concat()
+    let length = u16::try_from(sub_options.len() + 4).unwrap().to_be_bytes();
+    [&hex("01 c0ffee 0011"), length.as_slice(), &hex("f10a0001"), sub_options].concat()
 }

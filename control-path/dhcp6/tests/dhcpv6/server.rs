@@ -2,7 +2,7 @@
 
 use crate::table::Table;
 use crate::{CLIENT, PEER, block, client_id, example, message, server, server_id};
-use flowlane_allot::{ClientId, Field, FlowSpec, Lease, LeaseKey, Refusal, Request};
+use flowlane_allot::{ClientId, Field, FlowSpec, Lease, LeaseKey, PathSoFar, Refusal, Request, SwitchId};
 use flowlane_dhcp6::{
     DhcpOption, Duid, FlowOption, Held, INFINITY, IaLl, Ignore, LlAddr, Message, MessageType, Operation, Peer,
     QuadrantPreference, Server, Status, StatusCode, Transaction,
@@ -410,4 +410,38 @@ fn the_port_and_host_of_the_request_are_those_that_it_came_from() {
     let transaction = server().plan(&ask(MessageType::Solicit, [ia(1, [])]), peer).unwrap();
     let [Operation::Offer(request)] = transaction.operations() else { panic!("{transaction:?}") };
     assert_eq!((request.port, request.host), (peer.port, peer.host));
+}
+
+/// What the server says to a flow that has come there by others.
+fn way(kind: MessageType, hop_limit: u8, crossed: &[[u8; 16]]) -> Transaction {
+    let crossed = Some(crossed.iter().copied().map(SwitchId).collect());
+    let flow = FlowOption { hop_limit: Some(hop_limit), crossed, ..FlowOption::default() };
+    plan(&ask(kind, [ia(1, [DhcpOption::Flow(flow)])]))
+}
+
+#[test]
+fn a_flow_that_comes_by_again_or_by_too_many_switches_is_refused_with_its_hop_limit() {
+    for kind in [MessageType::Solicit, MessageType::Request] {
+        for (hop_limit, crossed, text) in [
+            (3, [CLIENT, crate::SERVER], "the flow has come by this switch before: routes make a loop"),
+            (0, [CLIENT, [9; 16]], "the flow has come by as many switches as it may"),
+        ] {
+            let transaction = way(kind, hop_limit, &crossed);
+            assert_eq!(transaction.operations(), []);
+            let reply = reply(&transaction, &[], 0);
+            let [ia] = ias(&reply)[..] else { panic!("{reply:?}") };
+            assert_eq!(ia.status(), Some(&Status::new(StatusCode::UnspecFail, text)));
+            assert_eq!(ia.flow().and_then(|flow| flow.hop_limit), Some(hop_limit));
+        }
+    }
+}
+
+#[test]
+fn a_flow_that_comes_by_other_switches_is_granted_without_repeating_them() {
+    let transaction = way(MessageType::Request, 1, &[CLIENT]);
+    let [Operation::Request(request)] = transaction.operations() else { panic!("{transaction:?}") };
+    assert_eq!(request.spec.path, PathSoFar { hop_limit: 1, crossed: vec![SwitchId(CLIENT)] });
+    let reply = reply(&transaction, &[Ok(lease(request, 0, 1, 60))], 0);
+    let flow = ias(&reply)[0].flow().unwrap();
+    assert_eq!((flow.hop_limit, &flow.crossed), (None, &None));
 }

@@ -27,7 +27,12 @@ fn mac(n: u8) -> Mac {
 }
 
 fn found(gateway_n: u8, mac_n: u8) -> Resolution {
-    Resolution::Found(NextHost { mac: mac(mac_n), interface: gateway(gateway_n).interface, routed: true })
+    Resolution::Found(NextHost {
+        mac: mac(mac_n),
+        interface: gateway(gateway_n).interface,
+        routed: true,
+        gateway: true,
+    })
 }
 
 /// Ports 1 to 4, all up.

@@ -122,7 +122,13 @@ impl Observer {
 
     pub async fn found(&mut self, query: Query, mac: Mac, port: &str, routed: bool) {
         let interface = self.index(port).await;
-        self.answer(query, Resolution::Found(NextHost { mac, interface, routed })).await;
+        self.until(|observer| match observer.answers.get(&query) {
+            Some(Resolution::Found(host)) => {
+                ((host.mac, host.interface, host.routed) == (mac, interface, routed)).then_some(())
+            }
+            _ => None,
+        })
+        .await;
     }
 
     pub async fn unreachable(&mut self, query: Query, reason: Reason) {

@@ -27,7 +27,7 @@ fn destination(n: u32) -> Query {
 
 async fn all_go_to(observer: &mut Observer, queries: u32, mac: Mac, port: &str) {
     let interface = observer.index(port).await;
-    let wanted = Resolution::Found(NextHost { mac, interface, routed: true });
+    let wanted = Resolution::Found(NextHost { mac, interface, routed: true, gateway: true });
     let mut next = 0;
     observer
         .until(|seen| {

@@ -296,7 +296,7 @@ impl<'a> Holder<'a> {
             loop {
                 match self.event().await? {
                     Event::Leased(grant) => return Ok(self.leased(grant)),
-                    Event::Refused(status) => return Err(Dhcp6Error::Refused(status)),
+                    Event::Refused(status) | Event::NoWay(status) => return Err(Dhcp6Error::Refused(status)),
                     Event::Lost | Event::Released => {}
                 }
             }
@@ -310,7 +310,7 @@ impl<'a> Holder<'a> {
         loop {
             match self.event().await {
                 Ok(Event::Leased(grant)) => tell(News::Leased(self.leased(grant))),
-                Ok(Event::Refused(status)) => tell(News::Trouble(Dhcp6Error::Refused(status))),
+                Ok(Event::Refused(status) | Event::NoWay(status)) => tell(News::Trouble(Dhcp6Error::Refused(status))),
                 Ok(Event::Lost) => self.lease.take().into_iter().for_each(|lease| tell(News::Lost(lease))),
                 Ok(Event::Released) => return Ok(()),
                 Err(error) => {
