@@ -1,6 +1,6 @@
 //! A switch and hosts, each in a network namespace of its own, removed when the test ends.
 
-use flowlane_resolve::{Event, Events, LinkState, NextHost, Query, Reason, Resolution, Resolver, StaticRoute};
+use flowlane_resolve::{Event, Events, LinkState, Query, Reason, Resolution, Resolver, StaticRoute};
 use flowlane_wire::Mac;
 use std::collections::HashMap;
 use std::fs::File;
