@@ -20,6 +20,9 @@ pub enum Error {
         /// What the kernel said.
         source: aya::programs::ProgramError,
     },
+    /// There is no place for configurations and captures.
+    #[error("can not make a temporary directory: {0}")]
+    Directory(io::Error),
     /// What is sent by the interfaces can not be watched.
     #[error("can not watch what the interfaces send: {0}")]
     Watch(io::Error),

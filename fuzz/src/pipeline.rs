@@ -1,20 +1,26 @@
-//! The pipeline: any frame, by any port, over any tables.
+//! The pipeline: any frame, by any port, over any tables, against the model.
 
 use bolero::{TypeGenerator, check, produce};
-use flowlane_pipeline::{Tables, Verdict, run};
-use flowlane_tables::{Flow, NEVER, NextHop, PortEntry, PortFlags, Rate, Resolution, Slot, ticks};
+use flowlane_model::{Arrival, Switch, receive};
+use flowlane_pipeline::{Tables, Verdict, replicate, run, size};
+use flowlane_tables::{
+    Group, GroupIndex, NEVER, NextHop, PASS, PortEntry, PortFlags, Rate, Resolution, Slot, Tuple, ticks,
+};
 use flowlane_vectors::Buffer;
-use flowlane_wire::{Block, Mac, PortId, SlotIndex};
+use flowlane_wire::{Block, Flag, Mac, PortId, Restore, SlotIndex};
 
 #[derive(Clone, Debug, TypeGenerator)]
 struct Case {
     slots: [Option<Entry>; 4],
-    ports: [Port; 4],
+    ports: [Port; 5],
+    groups: [[Option<Hop>; 3]; 2],
+    /// Whose the frame is, if it is a flagged packet.
+    answer: Answer,
     frame: Frame,
     #[generator(0u16..5)]
     ingress: u16,
-    /// Of the monotonic clock: 36 years since the machine was started.
-    #[generator(0u64..1 << 60)]
+    /// Of the monotonic clock: 18 years since the machine was started.
+    #[generator(0u64..1 << 59)]
     nanos: u64,
 }
 
@@ -26,25 +32,31 @@ struct Entry {
     #[generator(0u16..5)]
     port: u16,
     expires: Option<u32>,
-    next: Hop,
-    backup: Option<(u8, [u8; 6], bool)>,
+    next: Next,
+    backup: Option<Hop>,
     rate: Option<u64>,
     /// In sixteenths of a nanosecond; the meter alone writes it, and never a time further ahead than a burst lasts.
     #[generator(0u64..1 << 63)]
     full_at: u64,
+    restore: u32,
     packets: u64,
     bytes: u64,
 }
 
 #[derive(Clone, Debug, TypeGenerator)]
-enum Hop {
+enum Next {
     Word(u64),
-    Known {
-        mac: [u8; 6],
-        #[generator(0u16..5)]
-        port: u16,
-        routed: bool,
-    },
+    Hop(Hop),
+    /// Of these there are two.
+    Group(#[generator(0u32..3)] u32),
+}
+
+#[derive(Clone, Debug, TypeGenerator)]
+struct Hop {
+    mac: [u8; 6],
+    #[generator(0u16..6)]
+    port: u16,
+    routed: bool,
 }
 
 #[derive(Clone, Debug, TypeGenerator)]
@@ -53,15 +65,25 @@ struct Port {
     #[generator(0u32..2_000)]
     mtu: u32,
     mac: [u8; 6],
-    #[generator(0u16..8)]
+    #[generator(0u16..32)]
     flags: u16,
+    flag: Option<u16>,
+    #[generator(250u64..260)]
+    asking: u64,
+}
+
+#[derive(Clone, Debug, TypeGenerator)]
+enum Answer {
+    Unknown,
+    Pass,
+    Flow(Address),
 }
 
 #[derive(Clone, Debug, TypeGenerator)]
 struct Frame {
     destination: Address,
     source: Address,
-    #[generator(0usize..5)]
+    #[generator(0usize..7)]
     start: usize,
     #[generator(produce::<Vec<u8>>().with().len(0usize..=200))]
     behind: Vec<u8>,
@@ -83,17 +105,22 @@ enum Address {
 }
 
 /// EtherTypes and the octets that headers start with, in the ways that matter.
-const STARTS: [&[u8]; 5] = [
+const STARTS: [&[u8]; 7] = [
     &[],
     &[0x08, 0x00, 0x45],
     &[0x86, 0xdd, 0x60],
     &[0x81, 0x00, 0, 1, 0x08, 0x00, 0x46],
     &[0x88, 0xa8, 0, 1, 0x81, 0, 0, 1],
+    // With all bits of the DSCP set.
+    &[0x08, 0x00, 0x45, 0xfc, 0, 60, 0, 0, 0, 0, 64, 17],
+    &[0x86, 0xdd, 0x6f, 0xc0, 0, 0, 0, 60, 0, 64],
 ];
 
 struct Memory {
     slots: Vec<Slot>,
     ports: Vec<PortEntry>,
+    groups: Vec<Group>,
+    tuple: Option<(Tuple, u64)>,
     nanos: u64,
 }
 
@@ -110,6 +137,14 @@ impl Tables for Memory {
         self.ports.get(usize::from(port.0))
     }
 
+    fn group(&self, group: GroupIndex) -> Option<&Group> {
+        self.groups.get(group.0 as usize)
+    }
+
+    fn tuple(&self, tuple: &Tuple) -> Option<u64> {
+        self.tuple.filter(|(known, _)| known == tuple).map(|(_, address)| address)
+    }
+
     fn tick(&self) -> u32 {
         ticks(self.nanos)
     }
@@ -120,123 +155,91 @@ impl Tables for Memory {
 }
 
 #[test]
-fn only_frames_of_a_flow_on_its_port_are_forwarded_and_only_what_must_change_does() {
-    check!().with_type::<Case>().for_each(|case| {
-        let (memory, original) = (memory(case), case.frame.octets());
-        let before: Vec<_> = memory.slots.iter().map(Slot::flow).collect();
-        let mut frame = Buffer::plain(original.clone());
-        frame.gso_size = case.frame.gso_size.map_or(0, u32::from);
-        frame.tag_beside = case.frame.tag_beside;
-        let verdict = run(&mut frame, PortId(case.ingress), &memory, &mut ());
-        let after: Vec<_> = memory.slots.iter().map(Slot::flow).collect();
-        let forwarded = match verdict {
-            Verdict::Forward { port, .. } => Some(check_forwarded(case, &memory, &original, &frame.octets, port)),
-            _ => None,
+fn the_pipeline_does_what_the_model_does() {
+    check!().with_type::<Case>().for_each(compare);
+}
+
+fn compare(case: &Case) {
+    let arrival = case.arrival();
+    let memory = case.memory(&arrival);
+    let mut switch = memory.read();
+    let expected = receive(&switch, &arrival, case.nanos);
+    switch.apply(&expected.changes);
+
+    let Arrival { octets, gso_size, tag_beside, .. } = arrival.clone();
+    let (mut frame, ingress) = (Buffer { octets, gso_size, tag_beside }, PortId(case.ingress));
+    let frames = size(&mut frame).frames;
+    let verdict = run(&mut frame, ingress, &memory, &mut ());
+    let (mut end, mut egress, mut group, mut copies) = (verdict.end(), None, None, Vec::new());
+    match verdict {
+        Verdict::Forward { port, .. } => egress = Some(port.0),
+        Verdict::Replicate { slot, group: number } => {
+            let send = |frame: &mut Buffer, port: PortId| {
+                copies.push((port.0, frame.octets.clone()));
+                true
+            };
+            group = Some(number.0);
+            end = replicate(&mut frame, ingress, slot, number, &memory, &mut (), send);
+        }
+        _ => {}
+    }
+    assert_eq!((end, frames, egress, group), (expected.end, expected.frames, expected.egress, expected.group));
+    assert_eq!(copies, expected.copies);
+    if group.is_none() {
+        assert_eq!(frame.octets, expected.octets);
+    }
+    assert_eq!(memory.read(), switch);
+}
+
+impl Case {
+    fn arrival(&self) -> Arrival {
+        Arrival {
+            ingress: self.ingress,
+            octets: self.frame.octets(),
+            gso_size: self.frame.gso_size.map_or(0, u32::from),
+            tag_beside: self.frame.tag_beside,
+        }
+    }
+
+    /// The tables. What they know of the frame's own tuple is as the case says; of others they know nothing.
+    fn memory(&self, arrival: &Arrival) -> Memory {
+        let slot = |(index, entry): (usize, &Option<Entry>)| {
+            entry.as_ref().map_or_else(Slot::default, |entry| entry.slot(index))
         };
-        check_counters(&before, &after, forwarded, original.len() as u64);
-        check_octets(case, &memory, &original, &frame.octets, verdict);
-    });
-}
-
-/// The slot of a forwarded frame, which may be forwarded.
-fn check_forwarded(case: &Case, memory: &Memory, original: &[u8], now: &[u8], egress: PortId) -> usize {
-    let ours = |mac: &&[u8]| mac.starts_with(&[0xa2, 0xf1]);
-    let (destination, source) = (Some(&original[..6]).filter(ours), Some(&original[6..12]).filter(ours));
-    for mac in destination.into_iter().chain(source) {
-        let flow = memory.slots[slot(mac)].flow().expect("a flow in the slot");
-        assert_eq!(flow.address.0[..], *mac);
-        assert_eq!(flow.port.0, case.ingress);
-        assert!(flow.expires == NEVER || memory.tick() < flow.expires, "{flow:?}");
-    }
-    assert_ne!(egress.0, case.ingress);
-    let port = memory.port(egress).expect("a port that is there");
-    assert!(port.flags().has(PortFlags::UP));
-    let decides = slot(destination.or(source).expect("a flow address"));
-    let flow = memory.slots[decides].flow().expect("a flow in the slot");
-    let hop = |hop: NextHop| hop.port == egress && hop.mac.0[..] == now[..6];
-    let next = matches!(flow.next, Resolution::Resolved(next) if hop(next));
-    assert!(next || flow.backup.is_some_and(hop), "{flow:?}");
-    let source = if port.flags().has(PortFlags::OWN_SOURCE) { port.mac() } else { flow.address };
-    assert_eq!(now[6..12], source.0);
-    decides
-}
-
-/// Only the counters of the slot that a frame was forwarded by grow, and by the whole frame.
-fn check_counters(before: &[Option<Flow>], after: &[Option<Flow>], forwarded: Option<usize>, len: u64) {
-    for (slot, (before, after)) in before.iter().zip(after).enumerate() {
-        let (Some(before), Some(after)) = (before, after) else {
-            assert_eq!(before, after);
-            continue;
+        let address = match &self.answer {
+            Answer::Unknown => None,
+            Answer::Pass => Some(PASS),
+            Answer::Flow(address) => Some(Mac(address.octets()).to_u64()),
         };
-        let packets = after.packets.wrapping_sub(before.packets);
-        let bytes = after.bytes.wrapping_sub(before.bytes);
-        if forwarded == Some(slot) {
-            assert!(packets >= 1 && bytes >= len, "{packets} frames, {bytes} octets");
-        } else {
-            assert_eq!((packets, bytes), (0, 0));
+        let tuple = flowlane_model::Tuple::of(arrival).map(|tuple| tuple.to_table());
+        Memory {
+            slots: self.slots.iter().enumerate().map(slot).collect(),
+            ports: (0..).zip(&self.ports).map(|(index, port)| port.entry(index)).collect(),
+            groups: self.groups.iter().map(|receivers| group(receivers)).collect(),
+            tuple: tuple.zip(address),
+            nanos: self.nanos,
         }
     }
 }
 
-fn check_octets(case: &Case, memory: &Memory, original: &[u8], now: &[u8], verdict: Verdict) {
-    assert_eq!(now.len(), original.len());
-    let changed = original.iter().zip(now).enumerate().filter(|(_, (a, b))| a != b).map(|(place, _)| place);
-    let may_change = match verdict {
-        Verdict::Forward { .. } => [(0..12).collect(), hop_limit(original, case.frame.tag_beside)].concat(),
-        Verdict::ToLinux(_) => {
-            let ingress = memory.port(PortId(case.ingress)).expect("a port that is there");
-            assert_eq!(now[..6], ingress.mac().0);
-            (0..6).collect()
-        }
-        _ => Vec::new(),
-    };
-    let changed: Vec<_> = changed.filter(|place| !may_change.contains(place)).collect();
-    assert!(changed.is_empty(), "octets {changed:?} are changed by {verdict:?}");
-    if let Some(ttl) = hop_limit(original, case.frame.tag_beside).first() {
-        let (before, after) = (original.get(*ttl), now.get(*ttl));
-        assert!(
-            after == before || after.copied() == before.and_then(|ttl| ttl.checked_sub(1)),
-            "{before:?}: {after:?}"
-        );
+impl Memory {
+    fn read(&self) -> Switch {
+        Switch::read(block(), &self.slots, &self.ports, &self.groups, self.tuple)
     }
-}
-
-/// Where the time to live and the checksum of IPv4 stand, or the hop limit of IPv6, behind at most two tags. Written
-/// without looking at how the pipeline does it.
-fn hop_limit(frame: &[u8], tag_beside: bool) -> Vec<usize> {
-    let (mut at, mut tags) = (12, usize::from(tag_beside));
-    while let Some(ethertype) = frame.get(at..at + 2) {
-        match ethertype {
-            [0x81, 0x00] | [0x88, 0xa8] if tags < 2 => (at, tags) = (at + 4, tags + 1),
-            [0x08, 0x00] => return vec![at + 10, at + 12, at + 13],
-            [0x86, 0xdd] => return vec![at + 9],
-            _ => break,
-        }
-    }
-    Vec::new()
 }
 
 fn block() -> Block {
     Block::new(Mac([0xa2, 0xf1, 0, 0, 0, 0]), 16, 8).expect("a good block")
 }
 
-/// The slot that a flow address points to: of the eight, four are there.
-fn slot(mac: &[u8]) -> usize {
-    usize::from(mac[5] & 7)
-}
-
-fn memory(case: &Case) -> Memory {
-    let slots = case
-        .slots
-        .iter()
-        .enumerate()
-        .map(|(index, entry)| entry.as_ref().map_or_else(Slot::default, |entry| entry.slot(index)));
-    let ports = case.ports.iter().enumerate().map(|(index, port)| {
-        let entry = PortEntry::default();
-        entry.set(index as u32, port.mtu, Mac(port.mac), PortFlags(port.flags));
-        entry
-    });
-    Memory { slots: slots.collect(), ports: ports.collect(), nanos: case.nanos }
+fn group(receivers: &[Option<Hop>]) -> Group {
+    let group = Group::default();
+    for (place, hop) in receivers.iter().enumerate() {
+        // The last stands in the last place that there is.
+        let place = if place == 2 { flowlane_tables::RECEIVERS_MAX - 1 } else { place };
+        hop.iter().for_each(|hop| group.put(place, hop.hop()));
+    }
+    group
 }
 
 impl Entry {
@@ -245,18 +248,33 @@ impl Entry {
         let address = block().address(self.tag.into(), SlotIndex(index as u32));
         let rate = self.rate.map_or(Rate::UNLIMITED, Rate::from_word);
         slot.install(address, PortId(self.port), self.expires.unwrap_or(NEVER), rate, Resolution::UNKNOWN);
-        slot.next_word().store(match self.next {
-            Hop::Word(word) => word,
-            Hop::Known { mac, port, routed } => {
-                Resolution::Resolved(NextHop { mac: Mac(mac), port: PortId(port), routed }).to_word()
-            }
+        slot.next_word().store(match &self.next {
+            Next::Word(word) => *word,
+            Next::Hop(hop) => Resolution::Resolved(hop.hop()).to_word(),
+            Next::Group(group) => Resolution::Group(GroupIndex(*group)).to_word(),
         });
-        let hop = |(port, mac, routed)| NextHop { mac: Mac(mac), port: PortId(u16::from(port) % 5), routed };
-        slot.set_backup(self.backup.map(hop));
+        slot.set_backup(self.backup.as_ref().map(Hop::hop));
+        slot.set_restore(Restore::from_word(self.restore));
         slot.full_at().store(self.full_at);
         slot.packets().store(self.packets);
         slot.bytes().store(self.bytes);
         slot
+    }
+}
+
+impl Hop {
+    fn hop(&self) -> NextHop {
+        NextHop { mac: Mac(self.mac), port: PortId(self.port), routed: self.routed }
+    }
+}
+
+impl Port {
+    fn entry(&self, index: u32) -> PortEntry {
+        let entry = PortEntry::default();
+        entry.set(index, self.mtu, Mac(self.mac), PortFlags(self.flags));
+        entry.set_flag(self.flag.and_then(|word| Flag::from_word(word.into())));
+        entry.asking().store(self.asking);
+        entry
     }
 }
 

@@ -29,6 +29,9 @@ pub enum Error {
          run `cargo xtask bpf` and commit what it writes"
     )]
     Stale { object: &'static str, files: String },
+    /// The committed page is not what the suite writes now.
+    #[error("{0} is not what the suite writes now; run `cargo xtask conformance` and commit it")]
+    StalePage(&'static str),
     /// The object tells about the machine that built it.
     #[error(
         "the built object contains the path {0}, and so would differ on other machines: remap it in xtask/src/bpf.rs"

@@ -1,8 +1,10 @@
 //! Tasks of the repository: `cargo xtask test` passes all tests, `cargo xtask bpf` builds the kernel program,
-//! `cargo xtask fuzz` looks for inputs that should not be, `cargo xtask differential` compares the executors.
+//! `cargo xtask conformance` shows every claim on every executor, `cargo xtask differential` compares the executors,
+//! `cargo xtask fuzz` looks for inputs that should not be.
 
 mod apt;
 mod bpf;
+mod conformance;
 mod differential;
 mod error;
 mod fuzz;
@@ -26,6 +28,10 @@ struct Cli {
 enum Task {
     /// Build the kernel program and write data-path/kernel/flowlane.bpf.{o,sources}, which are committed
     Bpf(BpfOptions),
+    /// Show every claim on every executor of the pipeline, and write docs/conformance.md
+    ///
+    /// Needs root. Fails unless every claim has a case that passed on every executor, and none failed.
+    Conformance(conformance::Options),
     /// Compare all executors of the pipeline with the model, on generated frames, bit for bit; needs root
     ///
     /// Ends well only if no frame differs. Else it says which frame of which seed shows it.
@@ -56,6 +62,7 @@ struct BpfOptions {
 fn main() -> ExitCode {
     let done = Repository::find().and_then(|repository| match Cli::parse().task {
         Task::Bpf(options) => bpf(&repository, &options).map(|()| ExitCode::SUCCESS),
+        Task::Conformance(options) => conformance::run(&repository, &options).map(|()| ExitCode::SUCCESS),
         Task::Differential(options) => differential::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Fuzz(options) => fuzz::run(&repository, &options).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::run(&repository, &options),

@@ -5,7 +5,7 @@ mod totals;
 use crate::{
     apt,
     bpf::{self, Toolchain},
-    differential,
+    conformance, differential,
     error::Error,
     fuzz, process,
     repository::Repository,
@@ -69,6 +69,7 @@ pub fn run(repository: &Repository, options: &Options) -> Result<ExitCode, Error
         println!("not run, for they need root: the integration tests of {}", KERNEL_TESTS.join(", "));
     } else {
         run.tests("tests", &["--workspace"], []);
+        run.step("every claim on every executor", || conformance::check(repository));
         run.tests("differential test of a pipeline with a fault", &SEEDED_BUG, []);
         let name = format!("differential test, {} frames", differential::FRAMES);
         run.step(&name, || differential::run(&differential::Options::default()));

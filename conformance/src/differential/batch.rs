@@ -58,19 +58,22 @@ pub(super) fn run(world: &mut World, executors: &mut [Executor], frames: u64) ->
     }
     match result.and_then(|()| run.finish(&world.switch, executors)) {
         Ok(()) => Ok(run.ends),
-        Err(difference) => again(start, executors, &steps, difference, begun).map(|()| run.ends),
+        Err(difference) => {
+            world.switch = again(start, executors, &steps, difference, begun)?;
+            Ok(run.ends)
+        }
     }
 }
 
 /// Does a batch again, frame by frame, to find the first that differs. What can not be found again is a difference all the
-/// same, unless the batch took so long that the clock can be the reason.
+/// same, unless the batch took so long that the clock can be the reason: then the switch as it is now.
 fn again(
     mut switch: Switch,
     executors: &mut [Executor],
     steps: &[Step],
     found: Difference,
     begun: u64,
-) -> Result<(), Difference> {
+) -> Result<Switch, Difference> {
     let late = now() - begun > LATER;
     for executor in executors.iter_mut() {
         install::everything(executor.tables(), &switch).map_err(|error| of(executor, None, &error))?;
@@ -94,7 +97,7 @@ fn again(
             Difference { frame: Some(number.max(1) - 1), text, ..difference }
         })?;
     }
-    if late { Ok(()) } else { Err(found) }
+    if late { Ok(switch) } else { Err(found) }
 }
 
 /// A step, for people to see: a frame as it stands in a `trace` or a text for text2pcap.

@@ -20,7 +20,7 @@ pub(super) enum Executor {
     /// The pipeline in this process.
     Userspace {
         /// Its tables.
-        tables: Tables,
+        tables: Box<Tables>,
         /// What would go to the control path.
         waiting: Vec<Record>,
     },
@@ -66,7 +66,7 @@ impl Executor {
             let switch = Box::new(InKernel::quiet(program, interfaces, QUEUE)?);
             Ok::<_, Error>(Self::Kernel { program, switch, interfaces: Arc::clone(interfaces) })
         };
-        let userspace = Self::Userspace { tables: Tables::in_memory(block())?, waiting: Vec::new() };
+        let userspace = Self::Userspace { tables: Box::new(Tables::in_memory(block())?), waiting: Vec::new() };
         let all = vec![userspace, kernel(Program::Xdp)?, kernel(Program::Tc)?];
         for executor in &all {
             for port in interfaces.ports() {

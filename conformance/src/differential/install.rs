@@ -1,12 +1,11 @@
 //! The model's tables, written into those of an executor.
 
 use super::world::{GROUPS, PORTS};
-use flowlane_model::{Change, Flow, Hop, Mac, Meter, Next, Port, PortNumber, Receiver, Restore, Switch, Tuple};
+use flowlane_model::{Change, Flow, Hop, Mac, Meter, Next, Port, PortNumber, Receiver, Restore, Switch};
 use flowlane_program::{ProgramError, Tables};
 use flowlane_tables::{GroupIndex, NEVER, NextHop, PASS, PortFlags, Rate, Resolution, Slot};
 use flowlane_vectors::block;
 use flowlane_wire::PortId;
-use std::net::IpAddr;
 
 /// Makes the tables those of `switch`. Ports keep their interfaces.
 pub(super) fn everything(tables: &Tables, switch: &Switch) -> Result<(), ProgramError> {
@@ -26,7 +25,7 @@ pub(super) fn everything(tables: &Tables, switch: &Switch) -> Result<(), Program
         tables.tuples().remove(&former)?;
     }
     for (key, answer) in &switch.tuples {
-        tables.tuples().set(tuple(key), answer.map_or(PASS, number))?;
+        tables.tuples().set(key.to_table(), answer.map_or(PASS, number))?;
     }
     Ok(())
 }
@@ -145,24 +144,4 @@ pub(super) fn restore(restore: Restore) -> flowlane_wire::Restore {
 
 fn rate(meter: Meter) -> Rate {
     Rate::from_word(u64::from(meter.mantissa) | u64::from(meter.shift) << 32 | meter.burst << 38)
-}
-
-pub(super) fn tuple(tuple: &Tuple) -> flowlane_tables::Tuple {
-    let octets = |address: IpAddr| match address {
-        IpAddr::V4(address) => {
-            let mut octets = [0; 16];
-            octets[..4].copy_from_slice(&address.octets());
-            octets
-        }
-        IpAddr::V6(address) => address.octets(),
-    };
-    flowlane_tables::Tuple {
-        source: octets(tuple.source),
-        destination: octets(tuple.destination),
-        source_port: tuple.ports.0.to_be_bytes(),
-        destination_port: tuple.ports.1.to_be_bytes(),
-        protocol: tuple.protocol,
-        version: if tuple.source.is_ipv4() { 4 } else { 6 },
-        ingress: tuple.ingress.to_be_bytes(),
-    }
 }

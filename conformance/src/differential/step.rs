@@ -119,10 +119,10 @@ impl Step {
                 receiver(group, place).into_iter().for_each(|group| group.redirect(*place, install::hop(*hop)));
             }
             Self::Clear(group, place) => tables.groups()[*group as usize].clear(*place),
-            Self::Tuple(tuple, None) => tables.tuples().remove(&install::tuple(tuple))?,
+            Self::Tuple(tuple, None) => tables.tuples().remove(&tuple.to_table())?,
             Self::Tuple(tuple, Some(answer)) => {
                 let address = answer.map_or(PASS, install::number);
-                tables.tuples().set(install::tuple(tuple), address)?;
+                tables.tuples().set(tuple.to_table(), address)?;
             }
         }
         Ok(())

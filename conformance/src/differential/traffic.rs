@@ -6,6 +6,9 @@ use flowlane_vectors::flow_address;
 use flowlane_vectors::frames::{ethertype, internet_checksum};
 use std::net::IpAddr;
 
+/// The longest frame: no driver's MTU is above 9,216 by much.
+const LONGEST: usize = 9_216 + 18;
+/// An address of many hosts.
 const GROUP: Mac = [0x01, 0x00, 0x5e, 0, 0, 1];
 const TAGS: [[u8; 2]; 2] = [ethertype::CUSTOMER.to_be_bytes(), ethertype::SERVICE.to_be_bytes()];
 
@@ -13,22 +16,22 @@ impl World {
     /// A frame that comes in.
     pub(super) fn arrival(&mut self) -> Arrival {
         match self.random.u8(..) {
-            0..=164 => self.to_flow(),
-            165..=184 => self.from_flow(),
+            0..=164 => self.flows_destination(),
+            165..=184 => self.flows_source(),
             185..=239 => self.flagged(),
             _ => self.foreign(),
         }
     }
 
     /// Its destination is a flow address, and now and then its source as well.
-    fn to_flow(&mut self) -> Arrival {
+    fn flows_destination(&mut self) -> Arrival {
         let destination = self.address();
         let source = if self.chance(16) { self.address() } else { self.host() };
         self.any(destination, source, destination)
     }
 
     /// Its source is a flow address.
-    fn from_flow(&mut self) -> Arrival {
+    fn flows_source(&mut self) -> Arrival {
         let (destination, source) = (self.host(), self.address());
         self.any(destination, source, source)
     }
@@ -80,6 +83,7 @@ impl World {
         }
         octets.extend(version.to_be_bytes());
         octets.extend(packet);
+        octets.truncate(LONGEST);
         if self.chance(10) {
             octets.truncate(self.random.usize(14..=octets.len().min(110)));
         }

@@ -25,7 +25,7 @@ pub(crate) fn flow(switch: &Switch, arrival: &Arrival, destination: Mac, outcome
     if port.marks || !is_in(flag, dscp) {
         return Err(End::Pass);
     }
-    let tuple = tuple(arrival, packet).ok_or(End::FlagMalformed)?;
+    let tuple = Tuple::of(arrival).ok_or(End::FlagMalformed)?;
     match switch.tuples.get(&tuple) {
         Some(flow) => flow.ok_or(End::Pass),
         None if port.no_new_flows || port.asking >= ASKING_LIMIT => Err(End::FlagRefused),
@@ -44,18 +44,20 @@ fn is_in(flag: Flag, dscp: u8) -> bool {
     dscp & flag.mask == flag.value
 }
 
-/// Whose packet it is. None where a header is cut short before what is looked for in it, or makes no sense.
-fn tuple(arrival: &Arrival, packet: Packet) -> Option<Tuple> {
-    let octets = &arrival.octets;
-    let (start, len) = packet.header_place(octets)?;
-    let header = &octets[start..];
-    let behind = header.get(len..).unwrap_or_default();
-    let (source, destination, transport) = match packet {
-        Packet::V4(_) => (address_4(&header[12..16])?, address_4(&header[16..20])?, transport_4(header, behind)?),
-        _ => (address_6(&header[8..24])?, address_6(&header[24..40])?, transport_6(header[6], behind)?),
-    };
-    let (protocol, ports) = transport;
-    Some(Tuple { ingress: arrival.ingress, source, destination, protocol, ports })
+impl Tuple {
+    /// Whose packet a frame carries. None where a header is cut short before what is looked for in it, or makes no sense.
+    pub fn of(arrival: &Arrival) -> Option<Self> {
+        let (octets, packet) = (&arrival.octets, Packet::of(arrival));
+        let (start, len) = packet.header_place(octets)?;
+        let header = &octets[start..];
+        let behind = header.get(len..).unwrap_or_default();
+        let (source, destination, transport) = match packet {
+            Packet::V4(_) => (address_4(&header[12..16])?, address_4(&header[16..20])?, transport_4(header, behind)?),
+            _ => (address_6(&header[8..24])?, address_6(&header[24..40])?, transport_6(header[6], behind)?),
+        };
+        let (protocol, ports) = transport;
+        Some(Self { ingress: arrival.ingress, source, destination, protocol, ports })
+    }
 }
 
 fn address_4(octets: &[u8]) -> Option<IpAddr> {

@@ -3,7 +3,7 @@
 use crate::{Block, Flag, Flow, Hop, Meter, Next, Port, PortNumber, Receiver, Restore, Switch, Tuple};
 use flowlane_tables::{Group, NEVER, NextHop, PASS, PortEntry, PortFlags, Rate, Resolution, Slot};
 use flowlane_wire::Mac;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 impl Switch {
     /// What the tables say. Ports that are all zero are left out.
@@ -120,6 +120,19 @@ impl Receiver {
 }
 
 impl Tuple {
+    /// The tuple as the tables have it.
+    pub fn to_table(&self) -> flowlane_tables::Tuple {
+        flowlane_tables::Tuple {
+            source: octets(self.source),
+            destination: octets(self.destination),
+            source_port: self.ports.0.to_be_bytes(),
+            destination_port: self.ports.1.to_be_bytes(),
+            protocol: self.protocol,
+            version: if self.source.is_ipv4() { 4 } else { 6 },
+            ingress: self.ingress.to_be_bytes(),
+        }
+    }
+
     fn read(tuple: &flowlane_tables::Tuple) -> Self {
         Self {
             ingress: tuple.port().0,
@@ -128,5 +141,17 @@ impl Tuple {
             protocol: tuple.protocol,
             ports: (u16::from_be_bytes(tuple.source_port), u16::from_be_bytes(tuple.destination_port)),
         }
+    }
+}
+
+/// An address of IPv4 stands in the first four octets.
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => {
+            let mut octets = [0; 16];
+            octets[..4].copy_from_slice(&address.octets());
+            octets
+        }
+        IpAddr::V6(address) => address.octets(),
     }
 }

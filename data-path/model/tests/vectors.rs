@@ -1,9 +1,10 @@
 //! The golden vectors hold for the model as they do for every executor.
 
-use flowlane_model::{Arrival, Change, Switch, receive};
-use flowlane_tables::{Slot, Tuple};
-use flowlane_vectors::{Executor, Memory, Outcome, Vector, all, block, missed, run};
+use flowlane_model::{Arrival, Change, Receiver, Switch, receive};
+use flowlane_tables::Slot;
+use flowlane_vectors::{Executor, Memory, Outcome, Served, Vector, all, block, run};
 use flowlane_wire::{Mac, PortId};
+use std::collections::BTreeMap;
 
 const HOUR: u64 = 3_600_000_000_000;
 
@@ -14,10 +15,10 @@ impl Executor for Model {
         None
     }
 
-    fn execute(&mut self, vector: &Vector) -> Outcome {
+    fn execute(&mut self, vector: &Vector) -> Result<Outcome, String> {
         let memory = Memory::new(&vector.setup, HOUR);
-        let tuples: Vec<(Tuple, u64)> = vector.setup.tuples.clone();
-        let switch = Switch::read(block(), memory.slots(), memory.ports(), memory.groups(), tuples);
+        let tuples = vector.setup.tuples.iter().copied();
+        let mut switch = Switch::read(block(), memory.slots(), memory.ports(), memory.groups(), tuples);
         let arrival = Arrival {
             ingress: vector.ingress.0,
             octets: vector.frame.clone(),
@@ -25,19 +26,21 @@ impl Executor for Model {
             tag_beside: vector.offload.tag.is_some(),
         };
         let outcome = receive(&switch, &arrival, HOUR);
+        switch.apply(&outcome.changes);
         outcome.changes.iter().for_each(|change| write(&memory, *change));
-        Outcome {
+        Ok(Outcome {
             end: outcome.end,
             egress: outcome.egress.map(PortId),
             frame: Some(outcome.octets),
             copies: outcome.copies.into_iter().map(|(port, octets)| (PortId(port), octets)).collect(),
-            missed: missed(memory.groups()),
+            served: served(&switch),
+            asking: switch.port(vector.ingress.0).asking,
             slots: memory.slots().iter().map(Slot::flow).collect(),
-        }
+        })
     }
 }
 
-/// Writes what a vector can expect into the tables.
+/// Writes what vectors look at in a slot.
 fn write(memory: &Memory, change: Change) {
     let slot = |flow: [u8; 6]| &memory.slots()[block().slot_of(Mac(flow).to_u64()).0 as usize];
     match change {
@@ -46,11 +49,23 @@ fn write(memory: &Memory, change: Change) {
             slot(flow).packets().add(frames);
             slot(flow).bytes().add(octets);
         }
-        Change::Missed { receiver: (group, place), frames } => {
-            memory.groups()[group as usize].receivers()[place].missed().add(frames);
-        }
-        Change::Asked { .. } | Change::Metered { .. } | Change::Copied { .. } => {}
+        Change::Asked { .. } | Change::Metered { .. } | Change::Copied { .. } | Change::Missed { .. } => {}
     }
+}
+
+/// What receivers have counted, those that have.
+fn served(switch: &Switch) -> Vec<Served> {
+    let of_group = |(group, receivers): (&u32, &BTreeMap<usize, Receiver>)| {
+        let served = receivers.iter().map(|(place, receiver)| Served {
+            group: *group as usize,
+            place: *place,
+            packets: receiver.packets,
+            bytes: receiver.bytes,
+            missed: receiver.missed,
+        });
+        served.filter(|served| served.packets + served.missed > 0).collect::<Vec<_>>()
+    };
+    switch.groups.iter().flat_map(of_group).collect()
 }
 
 #[test]

@@ -128,7 +128,8 @@ impl Setup {
 }
 
 impl Flow {
-    fn install(&self, slot: &Slot, nanos: u64) {
+    /// Writes the flow into its slot; `nanos` is the monotonic clock.
+    pub fn install(&self, slot: &Slot, nanos: u64) {
         slot.install(self.address, self.port, self.lease.tick(), self.meter.rate(), self.next);
         slot.set_backup(self.backup);
         slot.set_restore(self.restore);
