@@ -20,6 +20,7 @@ mod lab;
 mod many;
 mod packet;
 mod stream;
+mod together;
 
 /// Makes a test of a function of an executor, for each of the executors named.
 macro_rules! on {
