@@ -21,6 +21,7 @@ mod traffic;
 mod world;
 
 use crate::{Error, Interfaces, now};
+use batch::Broken;
 use executor::Executor;
 use flowlane_program::Counts;
 use flowlane_tables::{ENDS, End};
@@ -36,7 +37,9 @@ use std::{
 use world::World;
 
 /// Frames that come to one table, changes included, before the next table is made.
-const FRAMES_PER_TABLE: u64 = 10_000;
+const FRAMES_PER_TABLE: u64 = 2_500;
+/// How often a table is begun again when the machine was too busy to finish it in time.
+const TRIES: u32 = 20;
 
 /// What was compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -131,23 +134,42 @@ impl Shared {
 
 /// All frames of one table. How they end, and the first difference.
 fn table(seed: u64, frames: u64, executors: &mut [Executor]) -> Result<(Counts, Option<Difference>), Error> {
-    let mut world = World::new(seed, now());
-    for executor in executors.iter() {
-        install::everything(executor.tables(), &world.switch)?;
+    for _ in 0..TRIES {
+        let mut ends = [0; ENDS];
+        match batches(seed, frames, executors, &mut ends)? {
+            Ok(()) => return Ok((ends, None)),
+            Err((done, Broken::Differs(batch::Difference { executor, frame, text }))) => {
+                let frame = done + frame.unwrap_or(0) as u64;
+                return Ok((ends, Some(Difference { seed, frame, executor, text })));
+            }
+            Err((_, Broken::Late)) => {}
+        }
     }
-    let (mut ends, mut done) = ([0; ENDS], 0);
+    Err(Error::TooBusy)
+}
+
+/// How far it came, where it did not come to its end.
+fn batches(
+    seed: u64,
+    frames: u64,
+    executors: &mut [Executor],
+    ends: &mut Counts,
+) -> Result<Result<(), (u64, Broken)>, Error> {
+    let mut world = World::new(seed, now());
+    for executor in executors.iter_mut() {
+        install::everything(executor.tables(), &world.switch)?;
+        executor.waiting();
+    }
+    let mut done = 0;
     while done < frames {
         let some = batch::BATCH.min(frames - done);
         match batch::run(&mut world, executors, some) {
             Ok(counts) => ends.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count),
-            Err(batch::Difference { executor, frame, text }) => {
-                let frame = done + frame.unwrap_or(0) as u64;
-                return Ok((ends, Some(Difference { seed, frame, executor, text })));
-            }
+            Err(broken) => return Ok(Err((done, broken))),
         }
         done += some;
     }
-    Ok((ends, None))
+    Ok(Ok(()))
 }
 
 impl Report {

@@ -26,4 +26,7 @@ pub enum Error {
     /// What is sent by the interfaces can not be watched.
     #[error("can not watch what the interfaces send: {0}")]
     Watch(io::Error),
+    /// Executors read the real clock, and it went on too far before a table's frames were through.
+    #[error("the machine is too busy to compare the executors: a few thousand frames took more than five seconds")]
+    TooBusy,
 }

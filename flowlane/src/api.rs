@@ -184,6 +184,8 @@ pub struct FlaggedView {
     pub limit: u32,
     /// Tuples that nobody has decided on yet.
     pub asking: u32,
+    /// Frames that wait for it.
+    pub waiting: u64,
     /// Tuples that are left to Linux for now, because no flow can carry them.
     pub left_to_linux: u32,
 }

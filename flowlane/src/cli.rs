@@ -296,7 +296,8 @@ pub struct ReplayOptions {
     /// configuration has a port of that name.
     #[arg(short, long, value_name = "NAME")]
     pub port: Option<String>,
-    /// Write what each port sends to DIR/INTERFACE.pcapng, and what is not sent to DIR/dropped.pcapng.
+    /// Write what each port sends to DIR/INTERFACE.pcapng, what gets the virtual-circuit flag to DIR/marked.pcapng, and
+    /// what is not sent to DIR/dropped.pcapng.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// The capture, pcap or pcapng; `-` is the standard input.

@@ -166,7 +166,7 @@ fn compare(case: &Case) {
     let expected = receive(&switch, &arrival, case.nanos);
     switch.apply(&expected.changes);
 
-    let Arrival { octets, gso_size, tag_beside, .. } = arrival.clone();
+    let Arrival { octets, gso_size, tag_beside, .. } = arrival;
     let (mut frame, ingress) = (Buffer { octets, gso_size, tag_beside }, PortId(case.ingress));
     let frames = size(&mut frame).frames;
     let verdict = run(&mut frame, ingress, &memory, &mut ());

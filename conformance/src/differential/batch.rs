@@ -14,10 +14,20 @@ use flowlane_wire::PortId;
 
 /// Frames of a batch.
 pub(super) const BATCH: u64 = 500;
-/// A frame whose outcome would be another one so many nanoseconds later is not sent: executors read the real clock.
-const LATER: u64 = 2_000_000_000;
+/// For so many nanoseconds from its making on a world is as it was made. Executors read the real clock; a frame that would
+/// end otherwise at another moment of this time is not sent.
+const SETTLED: u64 = 5_000_000_000;
 
-/// A batch that an executor did otherwise than the model.
+/// Why a batch is the last one of its table.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// An executor did otherwise than the model.
+    Differs(Difference),
+    /// The clock has gone on too far for the model.
+    Late,
+}
+
+/// What an executor did otherwise than the model.
 #[derive(Debug)]
 pub(super) struct Difference {
     /// Which executor.
@@ -38,66 +48,54 @@ struct Expected {
 }
 
 /// Runs a batch of so many frames. How they end, by the model.
-pub(super) fn run(world: &mut World, executors: &mut [Executor], frames: u64) -> Result<Counts, Difference> {
-    let (start, begun) = (world.switch.clone(), now());
-    let mut steps = Vec::new();
-    let mut run = Run::new(executors)?;
-    let mut sent = 0;
-    let mut result = Ok(());
-    while sent < frames && result.is_ok() {
-        let step = if world.chance(14) { world.step(now()) } else { Step::Frame(world.arrival()) };
-        if let Step::Frame(arrival) = &step {
-            let Some(outcome) = settled(&world.switch, arrival, begun) else { continue };
-            sent += 1;
-            steps.push(step.clone());
-            result = run.frame(&mut world.switch, executors, arrival, &outcome);
-        } else {
-            result = run.step(&mut world.switch, executors, &step);
-            steps.push(step);
-        }
+pub(super) fn run(world: &mut World, executors: &mut [Executor], frames: u64) -> Result<Counts, Broken> {
+    let (start, mut steps) = (world.switch.clone(), Vec::new());
+    let done = run_once(world, executors, frames, &mut steps);
+    if now() - world.nanos > SETTLED {
+        return Err(Broken::Late);
     }
-    match result.and_then(|()| run.finish(&world.switch, executors)) {
-        Ok(()) => Ok(run.ends),
-        Err(difference) => {
-            world.switch = again(start, executors, &steps, difference, begun)?;
-            Ok(run.ends)
-        }
-    }
+    done.map_err(|found| {
+        let first = again(start, world.nanos, executors, &steps);
+        // What is not found again is a difference all the same.
+        Broken::Differs(first.err().filter(|_| now() - world.nanos <= SETTLED).unwrap_or(found))
+    })
 }
 
-/// Does a batch again, frame by frame, to find the first that differs. What can not be found again is a difference all the
-/// same, unless the batch took so long that the clock can be the reason: then the switch as it is now.
-fn again(
-    mut switch: Switch,
+fn run_once(
+    world: &mut World,
     executors: &mut [Executor],
-    steps: &[Step],
-    found: Difference,
-    begun: u64,
-) -> Result<Switch, Difference> {
-    let late = now() - begun > LATER;
+    frames: u64,
+    steps: &mut Vec<Step>,
+) -> Result<Counts, Difference> {
+    let (mut run, mut sent) = (Run::new(executors)?, 0);
+    while sent < frames {
+        let step = if world.chance(14) { world.step() } else { Step::Frame(world.arrival()) };
+        steps.push(step);
+        let Some(step) = steps.last() else { break };
+        sent += u64::from(run.step(&mut world.switch, world.nanos, executors, step)?);
+    }
+    run.finish(&world.switch, executors)?;
+    Ok(run.ends)
+}
+
+/// Does a batch again and compares everything after each step, to find the first that differs.
+fn again(mut switch: Switch, nanos: u64, executors: &mut [Executor], steps: &[Step]) -> Result<(), Difference> {
     for executor in executors.iter_mut() {
-        install::everything(executor.tables(), &switch).map_err(|error| of(executor, None, &error))?;
+        install::everything(executor.tables(), &switch).map_err(|error| of(executor, &error))?;
         executor.waiting();
     }
-    let mut number = 0;
+    let mut frames = 0;
     for step in steps {
         let mut run = Run::new(executors)?;
-        let done = match step {
-            Step::Frame(arrival) => {
-                number += 1;
-                match settled(&switch, arrival, now()) {
-                    Some(outcome) => run.frame(&mut switch, executors, arrival, &outcome),
-                    None => continue,
-                }
-            }
-            _ => run.step(&mut switch, executors, step),
-        };
-        done.and_then(|()| run.finish(&switch, executors)).map_err(|difference| {
+        let done = run.step(&mut switch, nanos, executors, step);
+        let number = frames;
+        frames += usize::from(run.ends.iter().any(|frames| *frames > 0));
+        done.and_then(|_| run.finish(&switch, executors)).map_err(|difference| {
             let text = format!("{}\n  {}", difference.text, describe(step, &run));
-            Difference { frame: Some(number.max(1) - 1), text, ..difference }
+            Difference { frame: Some(number), text, ..difference }
         })?;
     }
-    if late { Ok(switch) } else { Err(found) }
+    Ok(())
 }
 
 /// A step, for people to see: a frame as it stands in a `trace` or a text for text2pcap.
@@ -109,12 +107,12 @@ fn describe(step: &Step, run: &Run) -> String {
     format!("should end as {ends}: port {ingress}, gso_size {gso_size}, tag beside {tag_beside}\n  {}", hex(octets))
 }
 
-/// What must become of a frame, if that will still be so in a while.
+/// What must become of a frame, if that is the same for some time.
 fn settled(switch: &Switch, arrival: &Arrival, nanos: u64) -> Option<Outcome> {
     let outcome = receive(switch, arrival, nanos);
     let is_metered =
         outcome.end == End::OverRate || outcome.changes.iter().any(|change| matches!(change, Change::Metered { .. }));
-    (!is_metered || outcome == receive(switch, arrival, nanos + LATER)).then_some(outcome)
+    (!is_metered || outcome == receive(switch, arrival, nanos + SETTLED)).then_some(outcome)
 }
 
 /// A batch that is under way.
@@ -131,12 +129,23 @@ impl Run {
         Ok(Self { before, expected: executors.iter().map(|_| nothing()).collect(), ends: [0; ENDS] })
     }
 
-    fn step(&self, switch: &mut Switch, executors: &[Executor], step: &Step) -> Result<(), Difference> {
+    /// Does one thing. Whether it was a frame that was sent.
+    fn step(
+        &mut self,
+        switch: &mut Switch,
+        nanos: u64,
+        executors: &mut [Executor],
+        step: &Step,
+    ) -> Result<bool, Difference> {
+        if let Step::Frame(arrival) = step {
+            let Some(outcome) = settled(switch, arrival, nanos) else { return Ok(false) };
+            return self.frame(switch, executors, arrival, &outcome).map(|()| true);
+        }
         for executor in executors {
-            step.write(switch, executor.tables()).map_err(|error| of(executor, None, &error))?;
+            step.write(switch, executor.tables()).map_err(|error| of(executor, &error))?;
         }
         step.apply(switch);
-        Ok(())
+        Ok(false)
     }
 
     fn frame(
@@ -156,12 +165,12 @@ impl Run {
             }
             batch.counts[usize::from(arrival.ingress)][outcome.end as usize] += outcome.frames;
             batch.waiting.extend(waiting(arrival, outcome));
-            let mut found = executor.run(arrival, outcome.group.is_some()).map_err(|text| of(executor, None, &text))?;
+            let mut found = executor.run(arrival, outcome.group.is_some()).map_err(|text| of(executor, &text))?;
             if outcome.group.is_some() {
                 found.octets.clone_from(&expected.octets);
             }
             if found != expected {
-                return Err(of(executor, None, &format!("{}\n  and not {}", found.describe(), expected.describe())));
+                return Err(of(executor, &format!("{}\n  and not {}", found.describe(), expected.describe())));
             }
         }
         Ok(())
@@ -170,7 +179,7 @@ impl Run {
     /// Compares all that is not compared frame by frame.
     fn finish(&self, switch: &Switch, executors: &mut [Executor]) -> Result<(), Difference> {
         for ((executor, before), expected) in executors.iter_mut().zip(&self.before).zip(&self.expected) {
-            compare(executor, switch, before, expected).map_err(|text| of(executor, None, &text))?;
+            compare(executor, switch, before, expected).map_err(|text| of(executor, &text))?;
         }
         Ok(())
     }
@@ -242,11 +251,11 @@ fn waiting(arrival: &Arrival, outcome: &Outcome) -> Option<Record> {
 fn counts(executor: &Executor) -> Result<Ports, Difference> {
     let mut ports = [[0; ENDS]; PORTS as usize + 2];
     for (number, counts) in (0..).zip(&mut ports) {
-        *counts = executor.tables().counts(PortId(number)).map_err(|error| of(executor, None, &error))?;
+        *counts = executor.tables().counts(PortId(number)).map_err(|error| of(executor, &error))?;
     }
     Ok(ports)
 }
 
-fn of(executor: &Executor, frame: Option<usize>, text: &impl ToString) -> Difference {
-    Difference { executor: executor.name(), frame, text: text.to_string() }
+fn of(executor: &Executor, text: &impl ToString) -> Difference {
+    Difference { executor: executor.name(), frame: None, text: text.to_string() }
 }

@@ -23,6 +23,8 @@ const SECOND: u64 = 16_000_000_000;
 /// A switch, and what comes to it.
 pub(super) struct World {
     pub(super) random: Rng,
+    /// When it was made, by the monotonic clock.
+    pub(super) nanos: u64,
     /// The switch as it must be at this moment.
     pub(super) switch: Switch,
     /// The flow addresses that frames are sent to: those of flows, and of some that have ended.
@@ -41,7 +43,7 @@ impl World {
         random.fill(&mut noise);
         let block = Block { prefix: block().prefix().0, bits: block().prefix_len() as usize };
         let switch = Switch { block, ..Switch::default() };
-        let mut world = Self { random, switch, addresses: Vec::new(), tuples: Vec::new(), noise };
+        let mut world = Self { random, nanos, switch, addresses: Vec::new(), tuples: Vec::new(), noise };
         for number in 1..=PORTS {
             let port = world.port(number);
             world.switch.ports.insert(number, port);
@@ -51,7 +53,7 @@ impl World {
             world.switch.groups.insert(number, group);
         }
         for slot in 0..FLOWS {
-            let (address, flow) = (world.flow_address(slot * 5), world.flow(nanos));
+            let (address, flow) = (world.flow_address(slot * 5), world.flow());
             world.addresses.push(address);
             world.switch.flows.insert(address, flow);
         }
@@ -66,7 +68,7 @@ impl World {
     }
 
     /// What the control path does next.
-    pub(super) fn step(&mut self, nanos: u64) -> Step {
+    pub(super) fn step(&mut self) -> Step {
         let place = self.random.usize(0..self.addresses.len());
         let flow = self.addresses[place];
         let group = self.random.u32(0..GROUPS);
@@ -78,14 +80,14 @@ impl World {
             10..=19 => Step::Withdraw(self.random.u16(1..=PORTS)),
             20..=44 => Step::Next(flow, self.next()),
             45..=50 => Step::Backup(flow, self.backup()),
-            51..=58 => Step::Meter(flow, self.meter(nanos)),
+            51..=58 => Step::Meter(flow, self.meter()),
             59..=62 => Step::Restore(flow, self.restore()),
             63..=66 => Step::Lease(flow, self.lease()),
             67 => Step::Remove(flow),
             68..=72 => {
                 let address = self.flow_address(place as u8 * SPACING);
                 self.addresses[place] = address;
-                Step::Install(address, self.flow(nanos))
+                Step::Install(address, self.flow())
             }
             73..=80 => Step::Put(group, self.random.usize(0..RECEIVERS_MAX), self.hop()),
             81..=84 => Step::Redirect(group, self.receiver(group), self.hop()),
@@ -157,13 +159,13 @@ impl World {
         flow_address(tag, slot).mac().0
     }
 
-    fn flow(&mut self, nanos: u64) -> Flow {
+    fn flow(&mut self) -> Flow {
         Flow {
             port: self.random.u16(1..=PORTS),
             expires: self.lease(),
             next: self.next(),
             backup: self.backup(),
-            meter: self.meter(nanos),
+            meter: self.meter(),
             restore: self.restore(),
             packets: if self.chance(16) { u64::MAX - 1 } else { self.random.u64(0..1_000) },
             bytes: if self.chance(16) { u64::MAX - 1_000 } else { self.random.u64(0..1_000_000) },
@@ -197,8 +199,8 @@ impl World {
 
     /// Buckets whose state does not depend on when exactly a frame comes: they are full again only in some time, and an
     /// octet costs next to nothing, or so much that a second does not matter.
-    fn meter(&mut self, nanos: u64) -> Option<Meter> {
-        let now = nanos * 16;
+    fn meter(&mut self) -> Option<Meter> {
+        let now = self.nanos * 16;
         let (rate, full_at) = match self.random.u8(..) {
             0..=119 => return None,
             120..=189 => (Rate::new(1_000_000_000, 65 * 125_000_000), now + 30 * SECOND),

@@ -48,9 +48,10 @@ fn print(status: &Status, output: Output) -> Result<()> {
         output.table(&heads, status.neighbours.iter().map(neighbour))?;
     }
     let flagged = status.ports.iter().filter_map(|port| Some((&port.interface, port.flagged.as_ref()?)));
-    for (interface, FlaggedView { flows, limit, asking, left_to_linux }) in flagged {
+    for (interface, FlaggedView { flows, limit, asking, waiting, left_to_linux }) in flagged {
         output.line(format!(
-            "flagged packets of {interface}: {flows} of {limit} flows, {asking} asking, {left_to_linux} left to Linux"
+            "flagged packets of {interface}: {flows} of {limit} flows; {asking} asking, with {waiting} frames; {left_to_linux} \
+             left to Linux"
         ))?;
     }
     let problems: Vec<String> = problems(status).collect();

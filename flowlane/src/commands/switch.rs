@@ -3,7 +3,7 @@
 use crate::{
     cli::SwitchOptions,
     commands::{for_people, or_hyphen},
-    config::{Config, PortConfig},
+    config::{Config, FlagConfig, FlaggedPolicy, PortConfig},
     output::Output,
 };
 use flowlane_tables::{NextHop, Tuple};
@@ -53,10 +53,17 @@ fn describe(config: &Config, output: Output) -> Result<()> {
         config.flows.len()
     ))?;
     output.table(
-        &["PORT", "INTERFACE", "EXECUTOR", "SOURCE", "DHCPV6"],
+        &["PORT", "INTERFACE", "EXECUTOR", "SOURCE", "DHCPV6", "FLAG"],
         config.ports.iter().map(|(number, port)| {
             let dhcp6 = if port.dhcp6 { "yes" } else { "no" };
-            vec![number.to_string(), port.interface.clone(), port.executor.name().into(), source(port), dhcp6.into()]
+            vec![
+                number.to_string(),
+                port.interface.clone(),
+                port.executor.name().into(),
+                source(port),
+                dhcp6.into(),
+                or_hyphen(port.flag),
+            ]
         }),
     )
 }
@@ -96,6 +103,7 @@ fn document_of(config: &Config) -> Value {
             "executor": port.executor,
             "source": port.source,
             "dhcp6": port.dhcp6,
+            "flag": port.flag.map(flag_document),
         })).collect::<Vec<_>>(),
         "routes": config.routes.iter().map(|route| json!({
             "to": route.to.to_string(),
@@ -113,6 +121,16 @@ fn document_of(config: &Config) -> Value {
             "restore": flow.restore,
             "flagged": flow.flagged.iter().map(tuple).collect::<Vec<_>>(),
         })).collect::<Vec<_>>(),
+    })
+}
+
+fn flag_document(flag: FlagConfig) -> Value {
+    let FlaggedPolicy { limit, rate, idle, restore } = flag.policy;
+    json!({
+        "role": flag.role,
+        "mask": flag.flag.mask,
+        "value": flag.flag.value,
+        "flagged": { "limit": limit, "rate": rate, "idle": idle, "restore": restore },
     })
 }
 

@@ -2,11 +2,12 @@
 
 use super::{ConfigError, PortFile, Source, seconds};
 use flowlane_wire::{Flag, Restore};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use std::fmt;
 use toml::Spanned;
 
 /// What is done with the flag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FlagRole {
     /// Flagged packets that come in by the port are given a flow (claim 24).
@@ -24,6 +25,22 @@ pub struct FlagConfig {
     pub flag: Flag,
     /// What flows of flagged packets are given; of no use where the flag is added.
     pub policy: FlaggedPolicy,
+}
+
+impl fmt::Display for FlagConfig {
+    /// As the configuration says it: `read xxxx11`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let role = match self.role {
+            FlagRole::Read => "read",
+            FlagRole::Add => "add",
+        };
+        let bit = |place: u8| match (self.flag.mask >> place & 1, self.flag.value >> place & 1) {
+            (0, _) => 'x',
+            (_, 0) => '0',
+            (_, _) => '1',
+        };
+        write!(f, "{role} {}", (0..6).rev().map(bit).collect::<String>())
+    }
 }
 
 /// What the flows of flagged packets that come in by a port are given.
@@ -141,6 +158,7 @@ mod tests {
         assert_eq!(port(""), Ok(None));
         let read = port("flag = \"read\"").expect("valid").expect("a flag");
         assert_eq!((read.role, read.flag), (FlagRole::Read, Flag { mask: 3, value: 3 }));
+        assert_eq!(read.to_string(), "read xxxx11");
         let policy = FlaggedPolicy { limit: 1_024, rate: None, idle: 300, restore: Restore::Clear(3) };
         assert_eq!(read.policy, policy);
     }
@@ -149,6 +167,8 @@ mod tests {
     fn a_flag_is_read_from_the_most_significant_bit_on() {
         assert_eq!(flag_dscp("xxxx11"), Some(Flag::DEFAULT));
         assert_eq!(flag_dscp("1x0x1x"), Some(Flag { mask: 0b10_1010, value: 0b10_0010 }));
+        let add = port("flag = \"add\"\nflag_dscp = \"1x0x1x\"").expect("valid").expect("a flag");
+        assert_eq!(add.to_string(), "add 1x0x1x");
         for wrong in ["", "xxxxxx", "xxxx1", "xxxx111", "xxxx1y", "äxx1"] {
             assert_eq!(flag_dscp(wrong), None, "{wrong}");
         }

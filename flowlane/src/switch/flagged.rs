@@ -18,7 +18,7 @@ use super::{
     slow_path::{Waiting, with_tag},
 };
 use crate::config::{FlagRole, FlaggedPolicy};
-use flowlane_allot::{Change, ClientId, FlowSpec, Lease, LeaseKey, Request};
+use flowlane_allot::{Change, ClientId, FlowSpec, Lease, LeaseKey, Refusal, Request};
 use flowlane_dhcp6::Operation;
 use flowlane_ports::af_packet::Offload;
 use flowlane_program::{Punt, Tables};
@@ -68,8 +68,8 @@ impl Asked {
 pub struct Flagged {
     tables: Arc<Tables>,
     asking: HashMap<Tuple, Asking>,
-    /// Tuples whose route is being looked up.
-    routes: HashMap<Query, Vec<Tuple>>,
+    /// Tuples whose route is being looked up, and since when.
+    routes: HashMap<Query, (Instant, Vec<Tuple>)>,
     flows: HashMap<Tuple, FlaggedFlow>,
     /// Tuples that are left to Linux, and until when.
     passes: VecDeque<(Instant, Tuple)>,
@@ -82,7 +82,7 @@ pub struct Flagged {
 struct Asking {
     /// The host that sends the packets.
     host: Mac,
-    /// Whose route is looked up or, until there is a flow to follow it, kept in mind.
+    /// The route that is looked up, and watched until there is a flow to follow it.
     query: Query,
     /// Oldest first; each is counted in its port's entry.
     frames: Vec<Asked>,
@@ -113,6 +113,8 @@ pub struct AtPort {
 const PASS_FOR: Duration = Duration::from_secs(60);
 /// The most tuples of a port that are left to Linux by an entry of the table. What is beyond that asks each time.
 const PASSES_MAX: u32 = 256;
+/// How long Linux may take to say where a route leads.
+const ROUTE_WITHIN: Duration = Duration::from_secs(2);
 /// How long a port refuses new flows after one was refused for want of addresses or by the store.
 const REFUSE_FOR: Duration = Duration::from_secs(1);
 /// A lease lasts so many times as long as a flow may be idle, so that few renewals keep it.
@@ -141,7 +143,8 @@ impl Flagged {
         let look = (!self.flows.is_empty()).then_some(self.look);
         let pass = self.passes.front().map(|(until, _)| *until);
         let refuses = self.ports.values().filter_map(|at| at.refuses).min();
-        [look, pass, refuses].into_iter().flatten().min()
+        let route = self.routes.values().map(|(since, _)| *since + ROUTE_WITHIN).min();
+        [look, pass, refuses, route].into_iter().flatten().min()
     }
 
     /// Puts the tuples of new leases into the table: to be called when their slots are installed.
@@ -212,7 +215,8 @@ impl Switch {
 
     /// Takes the route of tuples that ask: whether a flow can carry their packets.
     pub(super) fn route_of_asking(&mut self, query: Query, answer: Answer) {
-        for tuple in self.flagged.routes.remove(&query).unwrap_or_default() {
+        let (_, tuples) = self.flagged.routes.remove(&query).unwrap_or_else(|| (Instant::now(), Vec::new()));
+        for tuple in tuples {
             if can_flow(answer, &self.ports) { self.ask_lease(tuple) } else { self.leave_to_linux(tuple) }
         }
     }
@@ -228,6 +232,7 @@ impl Switch {
     pub(super) fn flagged_timeout(&mut self, now: Instant) {
         self.end_passes(now);
         self.end_refusals(now);
+        self.end_routes(now);
         if now >= self.flagged.look {
             self.look_for_idle(now);
         }
@@ -294,7 +299,8 @@ impl Switch {
         self.flagged.count(&tuple, &mut self.ports, |at| at.asking += 1);
         self.hops.watch_route(query);
         if leads_to_one_host(query.destination) {
-            self.flagged.routes.entry(query).or_default().push(tuple);
+            let (_, tuples) = self.flagged.routes.entry(query).or_insert_with(|| (Instant::now(), Vec::new()));
+            tuples.push(tuple);
         } else {
             self.leave_to_linux(tuple);
         }
@@ -333,10 +339,14 @@ impl Switch {
                 let slot = address_of(&lease, &self.tables).map(|address| self.tables.block().slot_of(address));
                 self.submit_quietly(slot.map(Task::Close).into_iter().collect());
             }
-            (Err(failure), _) => tracing::debug!(port = %tuple.port(), "a flagged packet gets no flow: {failure}"),
+            (Err(failure), _) => {
+                tracing::debug!(port = %tuple.port(), "a flagged packet gets no flow: {failure}");
+                if !matches!(failure, Failure::Refused(Refusal::Invalid(_))) {
+                    let until = Instant::now() + REFUSE_FOR;
+                    self.flagged.count(&tuple, &mut self.ports, |at| at.refuses = Some(until));
+                }
+            }
         }
-        let until = Instant::now() + REFUSE_FOR;
-        self.flagged.count(&tuple, &mut self.ports, |at| at.refuses = Some(until));
         frames.into_iter().for_each(|frame| self.refuse(frame, End::FlagRefused));
     }
 
@@ -414,6 +424,15 @@ impl Switch {
         for number in over {
             self.flagged.ports.entry(number).or_default().refuses = None;
             self.flagged.say_whether_full(number, &mut self.ports);
+        }
+    }
+
+    /// Refuses the frames of tuples whose routes are not found in time: nothing may ask for ever.
+    fn end_routes(&mut self, now: Instant) {
+        let late = self.flagged.routes.extract_if(|_, (since, _)| *since + ROUTE_WITHIN <= now);
+        let late: Vec<Tuple> = late.flat_map(|(_, (_, tuples))| tuples).collect();
+        for tuple in late {
+            self.decided(&tuple).into_iter().for_each(|frame| self.refuse(frame, End::FlagRefused));
         }
     }
 
@@ -500,5 +519,30 @@ fn can_flow(answer: Answer, ports: &Ports) -> bool {
         Answer::Found(host) => ports.of_ifindex(host.interface).is_some(),
         Answer::Pending | Answer::Unreachable(Reason::NoAnswer { .. } | Reason::InterfaceDown { .. }) => true,
         Answer::Unreachable(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_a_lease_says_its_tuple() {
+        let tuple = Tuple { source: [7; 16], version: 6, protocol: 17, ingress: [0, 3], ..Tuple::default() };
+        let key = key_of(&tuple);
+        assert_eq!(tuple_of(&key), Some(tuple));
+        assert_eq!(tuple_of(&LeaseKey { iaid: 1, ..key.clone() }), None);
+        for client in [&b"flag:"[..], &b"local:flag:"[..], &[key.client.0.as_slice(), b"0"].concat()] {
+            assert_eq!(tuple_of(&LeaseKey { client: ClientId(client.to_vec()), iaid: 0 }), None);
+        }
+    }
+
+    #[test]
+    fn what_a_host_says_to_its_link_leads_to_no_host() {
+        let leads = |text: &str| leads_to_one_host(text.parse().expect("an address"));
+        for link in ["224.0.0.251", "255.255.255.255", "169.254.0.1", "0.0.0.0", "ff02::1", "fe80::1", "::"] {
+            assert!(!leads(link), "{link}");
+        }
+        assert!(leads("10.2.0.2") && leads("2001:db8::1"));
     }
 }

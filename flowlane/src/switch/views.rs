@@ -134,7 +134,7 @@ pub fn port(number: PortId, port: &Port, tables: &Tables, flagged: &Flagged) -> 
         mac: port.link.as_ref().map(|link| link.mac.to_string()),
         mtu: port.link.as_ref().map(|link| link.mtu),
         counts: counted.map(|(end, count)| (end.name().to_owned(), count)).collect(),
-        flagged: flagged_of(number, port, flagged),
+        flagged: flagged_of(number, port, tables, flagged),
         dhcp6_ignored: port.ignored(),
         problem: port.problem.clone(),
     }
@@ -153,10 +153,16 @@ pub fn neighbours(hops: &Hops, ports: &Ports) -> Vec<NeighbourView> {
     used.map(view).collect()
 }
 
-fn flagged_of(number: PortId, port: &Port, flagged: &Flagged) -> Option<FlaggedView> {
+fn flagged_of(number: PortId, port: &Port, tables: &Tables, flagged: &Flagged) -> Option<FlaggedView> {
     let config = port.config.flag.filter(|flag| flag.role == FlagRole::Read)?;
     let at = flagged.at(number);
-    Some(FlaggedView { flows: at.flows, limit: config.policy.limit, asking: at.asking, left_to_linux: at.passes })
+    Some(FlaggedView {
+        flows: at.flows,
+        limit: config.policy.limit,
+        asking: at.asking,
+        waiting: tables.ports().get(usize::from(number.0)).map_or(0, |entry| entry.asking().load()),
+        left_to_linux: at.passes,
+    })
 }
 
 /// Why something was not done.

@@ -8,7 +8,7 @@ use crate::{
     packet::{sent_on, tap, udp, udp6},
     stream::{Stream, any, set_class},
 };
-use flowlane_lab::{End, Host, Injector, Netns, Via, traffic, veth};
+use flowlane_lab::{End, Host, Injector, Netns, Offload, Via, traffic, veth};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -26,6 +26,7 @@ on! {
     a_flagged_packet_is_sent_by_a_flow_of_its_own on tc, af_packet, xdp;
     the_first_burst_arrives_whole_and_in_order on tc, af_packet, xdp;
     hosts_that_set_the_flag_talk_by_udp_tcp_and_icmp on tc, af_packet, xdp;
+    hosts_with_offloads_get_flows_too on tc, af_packet;
     fragments_of_a_datagram_go_the_same_way on tc, af_packet, xdp;
     what_the_switch_is_asked_itself_is_left_to_linux on tc, af_packet, xdp;
     what_makes_no_sense_is_counted on tc, af_packet, xdp;
@@ -125,10 +126,13 @@ fn the_first_burst_arrives_whole_and_in_order(executor: &str) {
     }
     assert!(switch.api.count("pa", "ask-flow") >= 2);
     for to in ["10.3.0.2", "fd03::2"] {
+        let counted = switch.api.count("pa", "queue-full");
         let stream = Stream::start_with(lab.a.netns(), lab.c.netns(), ip(to), 5_000, FLAGGED);
         eventually("C receives", || stream.arrived() > 1_000);
         let outcome = stream.stop();
-        assert!(outcome.is_perfect(), "while it starts, too: {outcome:?}");
+        // Where the disk takes longer than 64 frames do, those that find no room are counted; the others keep their order.
+        let no_room = switch.api.count("pa", "queue-full") - counted;
+        assert_eq!((outcome.lost, outcome.doubled, outcome.out_of_order), (no_room, 0, 0), "{outcome:?}");
     }
 }
 
@@ -203,6 +207,20 @@ fn tcp_both_ways(from: &Netns, to: &Netns, address: IpAddr, octets: usize) {
     });
     server.join().expect("the server");
     assert!(sent == returned);
+}
+
+/// Super-packets, and checksums that the sender left to its network card, also of those that wait.
+fn hosts_with_offloads_get_flows_too(executor: &str) {
+    let lab = Lab::new();
+    let switch = lab.switch_with(&reading(executor));
+    for host in [&lab.a, &lab.b] {
+        host.link().set_offload(Offload::TxChecksum, true).expect("veth knows it");
+    }
+    for to in ["10.2.0.2", "fd02::2"] {
+        tcp_both_ways(lab.a.netns(), lab.b.netns(), ip(to), 16 << 20);
+    }
+    let packets = flagged_packets(&switch, "pa");
+    assert!(packets >= 2 * (16 << 20) / 1448, "as on the wire: {packets}");
 }
 
 fn fragments_of_a_datagram_go_the_same_way(executor: &str) {
@@ -294,7 +312,8 @@ fn a_flood_of_new_tuples_is_bounded_and_disturbs_nobody(executor: &str) {
     let refused_or_asked = || count("flag-refused") + flagged_packets(&switch, "pa") + count("queue-full");
     eventually("every frame is accounted for", || refused_or_asked() + count("ring-full") >= sent);
     let flagged = switch.api.port("pa")["flagged"].clone();
-    assert!(flagged["flows"].as_u64() <= Some(LIMIT) && flagged["asking"] == 0, "{flagged}");
+    assert!(flagged["flows"].as_u64() <= Some(LIMIT), "{flagged}");
+    assert_eq!((&flagged["asking"], &flagged["waiting"]), (&json!(0), &json!(0)), "nobody is forgotten");
     let outcome = plain.stop();
     assert!(outcome.lost <= count("ring-full") && outcome.out_of_order == 0, "{outcome:?}");
 

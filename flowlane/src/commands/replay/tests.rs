@@ -232,3 +232,62 @@ proptest! {
         }
     }
 }
+
+/// A switch that adds the flag at p1 and reads it at p2; one flow is a group, the other one of flagged packets.
+const GROUPS_AND_FLAGS: &str = r#"
+[[port]]
+interface = "p1"
+flag = "add"
+[[port]]
+interface = "p2"
+flag = "read"
+[[port]]
+interface = "p3"
+[[flow]]
+address = "a2:f1:00:00:00:01"
+port = "p2"
+receivers = [{ mac = "02:00:00:00:01:02", port = "p1" }, { mac = "02:00:00:00:03:02", port = "p3" }]
+[[flow]]
+address = "a2:f1:00:00:00:02"
+port = "p2"
+next = { mac = "02:00:00:00:03:02", port = "p3" }
+restore = "clear"
+flagged = { protocol = "udp", source = "10.0.1.2:5000", destination = "10.0.2.2:5000" }
+"#;
+
+#[test]
+fn groups_are_copied_and_flags_are_added_and_read() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = Config::parse("replay.toml", GROUPS_AND_FLAGS).expect("a configuration");
+    let mut replay = Replay::new(&config, None, Some(directory.path())).expect("a switch");
+    let plain = udp(NEXT, [10, 0, 2, 2], 64);
+    let mut flagged = plain.clone();
+    // 000011 in the DSCP, and as much less in the checksum.
+    flagged[15] = 0x0c;
+    let sum = u16::from_be_bytes([flagged[24], flagged[25]]) - 0x0c;
+    flagged[24..26].copy_from_slice(&sum.to_be_bytes());
+    let mut unknown = flagged.clone();
+    unknown[35] += 1;
+    let to_group = udp([0xa2, 0xf1, 0, 0, 0, 1], [10, 0, 2, 2], 64);
+    let mut frames = vec![(0, plain.clone()), (1, flagged.clone()), (1, to_group)];
+    // More than may wait in a switch: in replay none does.
+    frames.extend((0..300).map(|_| (1, unknown.clone())));
+    let capture = pcapng(&frames);
+    replay.read("test".as_ref(), CaptureReader::new(Cursor::new(capture)).expect("a capture")).expect("read");
+    replay.files.close().expect("closed");
+    let report = replay.report();
+    assert_eq!(verdicts(&report), [("ask-flow", 300), ("forward", 1), ("marked", 1), ("replicate", 1)]);
+    assert_eq!(report.sent, BTreeMap::from([("p1".to_owned(), 1), ("p3".to_owned(), 2)]));
+    let receivers: Vec<_> = report.flows[0].receivers.iter().map(|one| (one.port.as_str(), one.packets)).collect();
+    assert_eq!((report.flows[0].state, &receivers[..]), ("group", &[("p1", 1), ("p3", 1)][..]));
+    let read = |name: &str| -> Vec<Vec<u8>> {
+        let frames = CaptureReader::open(directory.path().join(name)).expect("a capture");
+        frames.map(|frame| frame.expect("a frame").bytes).collect()
+    };
+    assert_eq!(read("marked.pcapng"), [flagged]);
+    let sent = read("p3.pcapng");
+    assert_eq!(sent[0][..12], [2, 0, 0, 0, 3, 2, 0xa2, 0xf1, 0, 0, 0, 2]);
+    assert_eq!(sent[0][12..], plain[12..], "the flag is taken off");
+    assert_eq!(sent[1][..12], [2, 0, 0, 0, 3, 2, 0xa2, 0xf1, 0, 0, 0, 1]);
+    assert_eq!(read("dropped.pcapng").len(), 300);
+}
