@@ -19,8 +19,8 @@ pub(crate) fn flow(switch: &Switch, arrival: &Arrival, destination: Mac, outcome
     }
     let dscp = dscp(octets, packet).ok_or(End::Pass)?;
     if port.marks && !is_in(flag, dscp) {
-        set_dscp(&mut outcome.octets, packet, dscp & !flag.mask | flag.value);
-        return Err(End::Marked);
+        let marked = set_dscp(&mut outcome.octets, packet, dscp & !flag.mask | flag.value);
+        return Err(if marked { End::Marked } else { End::Pass });
     }
     if port.marks || !is_in(flag, dscp) {
         return Err(End::Pass);

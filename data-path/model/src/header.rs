@@ -57,15 +57,20 @@ pub(crate) fn dscp(octets: &[u8], packet: Packet) -> Option<u8> {
     }
 }
 
-/// Changes the DSCP. Of an IPv4 header that is cut short nothing is changed, for its checksum would have to be as well.
-pub(crate) fn set_dscp(octets: &mut [u8], packet: Packet, dscp: u8) {
+/// Changes the DSCP. Whether that could be: of an IPv4 header that is cut short nothing is changed, for its checksum would
+/// have to be as well.
+pub(crate) fn set_dscp(octets: &mut [u8], packet: Packet, dscp: u8) -> bool {
     match packet {
-        Packet::V4(start) => edit_v4(octets, start, |header| header[1] = dscp * 4 + header[1] % 4),
+        Packet::V4(start) => {
+            edit_v4(octets, start, |header| header[1] = dscp * 4 + header[1] % 4);
+            octets.len() >= start + 20
+        }
         Packet::V6(start) => {
             octets[start] = octets[start] / 16 * 16 + dscp / 4;
             octets[start + 1] = dscp % 4 * 64 + octets[start + 1] % 64;
+            true
         }
-        Packet::Other | Packet::Cut => {}
+        Packet::Other | Packet::Cut => false,
     }
 }
 

@@ -14,7 +14,9 @@ use flowlane_wire::{
 
 /// How often a frame tries to be counted as asking against others on other processors.
 const TRIES: u32 = 4;
-/// How many IPv6 extension headers are looked behind. A packet with more of them goes by its addresses alone.
+/// How often a frame tries to be taken off that count again: giving up would leave it counted for good.
+const WITHDRAW_TRIES: u32 = 32;
+/// A packet with so many IPv6 extension headers goes by its addresses and what is behind the last of them alone.
 const EXTENSIONS_MAX: u32 = 8;
 
 /// The flow of a frame that carries no flow address: that of its addresses and ports, where it is flagged and the ingress
@@ -72,7 +74,9 @@ fn mark<F: Frame, O: Observer>(frame: &mut F, flag: Flag, before: u8, observer: 
         return Verdict::Pass;
     }
     let after = flag.add_to(before);
-    set_dscp(frame, before, after);
+    if !set_dscp(frame, before, after) {
+        return Verdict::Pass;
+    }
     observer.step(Step::Dscp { before, after });
     Verdict::Marked
 }
@@ -98,7 +102,7 @@ fn ask(port: &PortEntry) -> Verdict {
 /// Takes a frame off the count of those that ask: the queue did not take it, or the control path has answered it.
 #[inline(always)]
 pub fn withdraw(port: &PortEntry) {
-    for _ in 0..TRIES {
+    for _ in 0..WITHDRAW_TRIES {
         let asking = port.asking().load();
         if asking == 0 || port.asking().swap(asking, asking - 1) {
             return;
@@ -121,12 +125,13 @@ pub(crate) fn dscp<F: Frame>(frame: &mut F) -> Option<u8> {
     Some(if version == 4 { second >> 2 } else { (first & 0xf) << 2 | second >> 6 })
 }
 
-/// Replaces the DSCP of an IP packet, and corrects the checksum of an IPv4 header (RFC 1624).
+/// Replaces the DSCP of an IP packet, and corrects the checksum of an IPv4 header (RFC 1624). Whether it could: a header
+/// that is cut short stays as it is.
 #[inline(always)]
-pub(crate) fn set_dscp<F: Frame>(frame: &mut F, before: u8, after: u8) {
+pub(crate) fn set_dscp<F: Frame>(frame: &mut F, before: u8, after: u8) -> bool {
     match network(frame) {
         Network::V4(offset) => {
-            let Some(header) = frame.at::<{ ipv4::LEN }>(offset) else { return };
+            let Some(header) = frame.at::<{ ipv4::LEN }>(offset) else { return false };
             header[ipv4::TRAFFIC_CLASS] = after << 2 | header[ipv4::TRAFFIC_CLASS] & 3;
             // HC' = ~(~HC + ~m + m') of RFC 1624; the fields differ in the low octet only, by less than 0x100.
             let sum = u32::from(!u16::from_be_bytes([header[ipv4::CHECKSUM], header[ipv4::CHECKSUM + 1]]))
@@ -139,12 +144,13 @@ pub(crate) fn set_dscp<F: Frame>(frame: &mut F, before: u8, after: u8) {
             header[ipv4::CHECKSUM + 1] = low;
         }
         Network::V6(offset) => {
-            let Some([first, second]) = frame.at::<2>(offset) else { return };
+            let Some([first, second]) = frame.at::<2>(offset) else { return false };
             *first = *first & 0xf0 | after >> 2;
             *second = after << 6 | *second & 0x3f;
         }
-        Network::Other | Network::Truncated => {}
+        Network::Other | Network::Truncated => return false,
     }
+    true
 }
 
 /// Whose packet a frame is. Nothing where its headers are cut short or make no sense.

@@ -59,8 +59,7 @@ pub(crate) fn dscp<F: Frame, O: Observer>(frame: &mut F, restore: Restore, obser
         && let Some(before) = flag::dscp(frame)
     {
         let after = restore.apply(before);
-        if after != before {
-            flag::set_dscp(frame, before, after);
+        if after != before && flag::set_dscp(frame, before, after) {
             observer.step(Step::Dscp { before, after });
         }
     }
