@@ -23,6 +23,7 @@ use std::{
 on! {
     a_flow_crosses_two_switches_with_virtual_addresses_between on tc, af_packet, xdp;
     the_end_of_a_flow_travels_along on tc;
+    a_receiver_of_a_group_is_reached_by_the_next_switch on tc, af_packet;
     a_middle_switch_that_is_killed_loses_nothing on tc;
     a_middle_switch_that_lost_its_leases_gives_others on tc, af_packet;
     a_route_that_changes_in_the_middle_loses_nothing on tc;
@@ -229,6 +230,38 @@ fn the_end_of_a_flow_travels_along(executor: &str) {
     assert!(only_flow(&switches[1])["via"].is_string());
     switches[0].api.close(&flow);
     eventually("no switch has it any more", || switches.iter().all(|switch| switch.api.get("/v1/flows") == json!([])));
+}
+
+/// Claim 22: a forwarding host address of a group is virtual, and stays so when the switch is started again.
+fn a_receiver_of_a_group_is_reached_by_the_next_switch(executor: &str) {
+    let row = Row::new(2);
+    let mut switches = row.switches(executor);
+    let request = json!({ "port": "pa", "client": "test", "receivers": ["10.2.0.2"] });
+    let group = switches[0].api.call(hyper::Method::POST, "/v1/groups", Some(request)).expect("a group");
+    let group = group["address"].as_str().expect("an address").to_owned();
+    let next = |switch: &Daemon| switch.api.get(&format!("/v1/groups/{group}"))["receivers"][0]["next"].clone();
+    eventually("it goes on at the next switch", || {
+        let there = only_flow_or_none(&switches[1]);
+        there["address"].is_string() && there["state"] == "resolved" && next(&switches[0]) == there["address"]
+    });
+    let second = only_flow(&switches[1])["address"].as_str().expect("an address").to_owned();
+    let injector = Injector::open(row.node(1).host.link()).expect("root");
+    for payload in [&b"a copy"[..], b"a copy after a restart"] {
+        let wanted = payload.to_vec();
+        let arrived = Tap::start(row.node(2).host.link(), move |frame| {
+            frame.direction == Direction::In && frame.bytes.ends_with(&wanted)
+        });
+        let frame = udp(mac(&group), mac_of(1), payload);
+        injector.send(&frame).expect("sent");
+        let crossing = sent_on(&frame, mac(&second), mac(&group), true);
+        let at_last = sent_on(&crossing, mac_of(2), mac(&second), true);
+        assert_eq!(arrived.expect("a tap").wait_for(1, SOON).expect("it arrives")[0].bytes, at_last);
+        switches[0].kill();
+        switches[0].start_again();
+        assert_eq!(next(&switches[0]), second.as_str(), "adopted, or asked for again");
+    }
+    switches[0].api.call(hyper::Method::DELETE, &format!("/v1/groups/{group}"), None).expect("closed");
+    eventually("its end travels along", || switches[1].api.get("/v1/flows") == json!([]));
 }
 
 fn a_middle_switch_that_is_killed_loses_nothing(executor: &str) {

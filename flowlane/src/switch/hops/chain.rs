@@ -10,13 +10,13 @@
 
 use super::{
     Answer, Gateway, Target, Wish,
-    link::{Link, Refusal, spec},
+    link::{Before, Link, Refusal, client_for, spec},
     neighbour::{Finding, Kind, Neighbour, flow_addresses},
     timers::Timers,
 };
 use crate::switch::ports::Ports;
 use flowlane_allot::SwitchId;
-use flowlane_dhcp6::{Client, Duid, LlAddr, Message};
+use flowlane_dhcp6::{Client, Duid, Event, LlAddr, Message};
 use flowlane_ports::control::Datagram;
 use flowlane_tables::{GroupIndex, NextHop};
 use flowlane_wire::{Block, Mac, PortId, SlotIndex};
@@ -35,9 +35,11 @@ pub struct Chains {
     timers: Timers<Timer>,
 }
 
-/// A lease that is being given back.
+/// A lease that is being given back. It may have to be got first: a predecessor had it, or the answer is on its way.
 struct Leaving {
     client: Client,
+    /// Then it is left to its end (boot-time milliseconds).
+    until: u64,
     /// The transaction under way.
     transaction: Option<[u8; 3]>,
 }
@@ -56,6 +58,8 @@ const UNKNOWN: u64 = 150;
 const KNOWN: u64 = 1_000;
 /// How long a flow address that a predecessor was given serves without an answer.
 const ADOPTED: u64 = 5_000;
+/// How long a lease is tried to be given back: as long as four messages take (RFC 9915 section 18.2.7).
+const LEAVING: u64 = 20_000;
 /// Gateways that are remembered without flows.
 const NEIGHBOURS: usize = 4_096;
 
@@ -77,7 +81,8 @@ impl Chains {
             }
             return;
         }
-        let before = self.detach(target, now);
+        // A lease of the same gateway is asked for again, and must not be given back.
+        let before = self.detach(target, now).filter(|before| before.gateway != gateway);
         let mut link = Link::new(gateway, spec, before);
         let adopted = adopted.map(|hop| hop.mac).filter(|mac| self.is_next_flow(*mac, gateway));
         let neighbour = self.neighbours.entry(gateway).or_insert_with(Neighbour::new);
@@ -102,8 +107,8 @@ impl Chains {
 
     /// A target's frames go by no gateway any more: gives back what was granted.
     pub fn leave(&mut self, target: Target, now: u64) {
-        if let Some((gateway, client)) = self.detach(target, now) {
-            self.release(target, gateway, client, now);
+        if let Some(before) = self.detach(target, now) {
+            self.release(target, before, now);
         }
     }
 
@@ -207,7 +212,7 @@ impl Chains {
         if let Some(target) = next.and_then(|_| neighbour.next())
             && let Some(link) = self.links.get(&target)
         {
-            let duid = self.duid(gateway.port);
+            let duid = duid(self.id, gateway.port);
             let expected = link.address.filter(|_| link.confirmed);
             let message =
                 self.neighbours.get_mut(&gateway).and_then(|it| it.probe(&duid, &link.spec, target, expected));
@@ -258,7 +263,7 @@ impl Chains {
             return;
         }
         let gateway = link.gateway;
-        let duid = Duid::from_machine(self.id.0, &gateway.port.0.to_be_bytes());
+        let duid = duid(self.id, gateway.port);
         let patience = if link.address.is_some() && link.client.is_none() { ADOPTED } else { KNOWN };
         link.ask(duid, target, patience, now);
         // The lease that is being given back may become this one: it must not be ended any more.
@@ -271,16 +276,21 @@ impl Chains {
     }
 
     /// Takes a link out, with the lease that serves still.
-    fn detach(&mut self, target: Target, now: u64) -> Option<(Gateway, Client)> {
-        let Link { gateway, client, address, before, .. } = self.links.remove(&target)?;
+    fn detach(&mut self, target: Target, now: u64) -> Option<Before> {
+        let Link { gateway, client, spec, address, confirmed, before, .. } = self.links.remove(&target)?;
         self.timers.set(Timer::Link(target), None);
         if let Some(neighbour) = self.neighbours.get_mut(&gateway) {
             neighbour.targets.remove(&target);
         }
-        let own = client.map(|client| (gateway, client));
+        let granted = address.is_some() && confirmed;
+        let client = match (client, address) {
+            (None, Some(_)) => Some(client_for(duid(self.id, gateway.port), target, spec, now)),
+            (client, _) => client,
+        };
+        let own = client.map(|client| Before { gateway, client, granted });
         let (serves, other) = if address.is_some() { (own, before) } else { (before, own) };
-        if let Some((gateway, client)) = other {
-            self.release(target, gateway, client, now);
+        if let Some(other) = other {
+            self.release(target, other, now);
         }
         serves
     }
@@ -288,42 +298,46 @@ impl Chains {
     /// Gives back what served before, once it is known what does now.
     fn release_before(&mut self, target: Target, now: u64) {
         let link = self.links.get_mut(&target).filter(|link| link.patience.is_none());
-        if let Some((gateway, client)) = link.and_then(|link| link.before.take()) {
-            self.release(target, gateway, client, now);
+        if let Some(before) = link.and_then(|link| link.before.take()) {
+            self.release(target, before, now);
         }
     }
 
-    fn release(&mut self, target: Target, gateway: Gateway, mut client: Client, now: u64) {
-        client.release(now);
-        if !client.is_closed() {
-            self.leaving.insert((gateway, target.iaid()), Leaving { client, transaction: None });
-            self.timers.set(Timer::Leaving(gateway, target.iaid()), Some(now));
+    fn release(&mut self, target: Target, before: Before, now: u64) {
+        let Before { gateway, mut client, granted } = before;
+        if granted {
+            client.release(now);
         }
+        self.leaving.insert((gateway, target.iaid()), Leaving { client, until: now + LEAVING, transaction: None });
+        self.timers.set(Timer::Leaving(gateway, target.iaid()), Some(now));
     }
 
     fn advance_release(&mut self, gateway: Gateway, iaid: u32, now: u64, ports: &Ports) {
-        let Some(Leaving { client, transaction }) = self.leaving.get_mut(&(gateway, iaid)) else { return };
+        let Some(Leaving { client, until, transaction }) = self.leaving.get_mut(&(gateway, iaid)) else { return };
         while let Some(message) = client.poll_transmit(now) {
             if let Some(id) = message.get(1..).and_then(|rest| rest.first_chunk()) {
-                *transaction = Some(*id);
+                transaction.replace(*id).map(|before| self.releases.remove(&(gateway, before)));
                 self.releases.insert((gateway, *id), iaid);
             }
             send(ports, gateway, message);
         }
-        let next = client.poll_timeout();
-        if client.is_closed() {
-            self.forget_release(gateway, iaid)
+        let next = client.poll_timeout().map_or(*until, |next| next.min(*until));
+        if client.is_closed() || now >= *until {
+            self.forget_release(gateway, iaid);
         } else {
-            self.timers.set(Timer::Leaving(gateway, iaid), next)
+            self.timers.set(Timer::Leaving(gateway, iaid), Some(next));
         }
     }
 
     fn released(&mut self, gateway: Gateway, iaid: u32, payload: &[u8], now: u64) -> Result<(), &'static str> {
         let Leaving { client, .. } = self.leaving.get_mut(&(gateway, iaid)).ok_or("answer_unasked")?;
         client.handle(payload, now).map_err(|_| "answer_unasked")?;
-        if client.is_closed() {
-            self.forget_release(gateway, iaid);
+        while let Some(event) = client.event() {
+            if matches!(event, Event::Leased(_)) {
+                client.release(now);
+            }
         }
+        self.timers.set(Timer::Leaving(gateway, iaid), Some(now));
         Ok(())
     }
 
@@ -371,10 +385,11 @@ impl Chains {
         };
         self.links.get(&target).filter(|link| link.gateway == gateway).map(|_| target)
     }
+}
 
-    fn duid(&self, port: PortId) -> Duid {
-        Duid::from_machine(self.id.0, &port.0.to_be_bytes())
-    }
+/// Who asks by a port. Each port has a DUID of its own, since a lease belongs to the port that it was asked for by.
+fn duid(id: SwitchId, port: PortId) -> Duid {
+    Duid::from_machine(id.0, &port.0.to_be_bytes())
 }
 
 fn send(ports: &Ports, gateway: Gateway, message: Vec<u8>) {

@@ -23,9 +23,19 @@ pub struct Link {
     /// What the gateway refused last.
     pub refusal: Option<Refusal>,
     /// The way before, which serves until this one does.
-    pub before: Option<(Gateway, Client)>,
+    pub before: Option<Before>,
     /// When the client started.
     started: u64,
+}
+
+/// A way that served, or may have.
+pub struct Before {
+    /// Who was asked.
+    pub gateway: Gateway,
+    /// Who asked.
+    pub client: Client,
+    /// Whether it has the lease, as far as is known.
+    pub granted: bool,
 }
 
 /// Why a switch gives no flow address.
@@ -41,7 +51,7 @@ const RETRY: u64 = 60_000;
 
 impl Link {
     /// A way by a gateway that has not been asked yet. `before` serves until it is known what this one does.
-    pub fn new(gateway: Gateway, spec: FlowSpec, before: Option<(Gateway, Client)>) -> Self {
+    pub fn new(gateway: Gateway, spec: FlowSpec, before: Option<Before>) -> Self {
         Self {
             gateway,
             spec,
@@ -57,11 +67,7 @@ impl Link {
 
     /// Asks anew. An address that was given serves until the answer.
     pub fn ask(&mut self, duid: Duid, target: Target, patience: u64, now: u64) {
-        let (iaid, spec) = (target.iaid(), self.spec.clone());
-        // Transaction numbers need not be secret: answers count by the neighbour's Ethernet address.
-        let seed = boot_nanos() ^ u64::from(iaid) << 32;
-        let config = Config { duid, iaid, count: 1, spec, rapid_commit: true, seed };
-        self.client = Some(Client::new(config, now));
+        self.client = Some(client_for(duid, target, self.spec.clone(), now));
         (self.confirmed, self.patience, self.started) = (false, Some(now + patience), now);
     }
 
@@ -129,6 +135,14 @@ impl Target {
             Self::Receiver(group, place) => 1 << 31 | group.0 << 6 | place as u32,
         }
     }
+}
+
+/// Asks for a target's flow address.
+pub fn client_for(duid: Duid, target: Target, spec: FlowSpec, now: u64) -> Client {
+    let iaid = target.iaid();
+    // Transaction numbers need not be secret: answers count by the neighbour's Ethernet address.
+    let seed = boot_nanos() ^ u64::from(iaid) << 32;
+    Client::new(Config { duid, iaid, count: 1, spec, rapid_commit: true, seed }, now)
 }
 
 /// What the next switch is asked for.
