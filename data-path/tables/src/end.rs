@@ -67,7 +67,7 @@ ends! {
     TooBig = 15, "too-big", Dropped, "Larger than the egress port's MTU.";
     Malformed = 16, "malformed", Dropped, "A routed hop, but the IP header is cut short or makes no sense.";
     NotSent = 17, "not-sent", Dropped, "The egress port did not take the frame.";
-    RingFull = 18, "ring-full", Dropped, "Frames came faster than this process took them (af-packet): it did not see this one, and if it was a flow's it is lost.";
+    RingFull = 18, "ring-full", Dropped, "Frames came faster than this process took them (af-packet, af-xdp): it did not see this one, and if it was a flow's it is lost.";
     Replicate = 19, "replicate", Forwarded, "Rewritten and sent to the receivers of the group, one copy each (claim 20).";
     NoReceiver = 20, "no-receiver", Dropped, "No receiver of the group can be sent a copy: there is none, its port is down or too small, or the frame came from there.";
     AskFlow = 21, "ask-flow", Queued, "First flagged packet of its addresses and ports: queued until they have a flow (claim 24).";

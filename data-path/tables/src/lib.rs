@@ -17,6 +17,7 @@ mod meter;
 mod next_hop;
 mod port;
 mod punt;
+mod run;
 mod slot;
 mod word;
 
@@ -26,10 +27,14 @@ pub use group::{GROUPS, Group, RECEIVERS_MAX, Receiver};
 pub use mark::{MARK_RULES, MarkRule};
 pub use meter::Rate;
 pub use next_hop::{GroupIndex, NextHop, PENDING_LIMIT, Resolution};
-pub use port::{MAX_PORTS, PortEntry, PortFlags};
+pub use port::{MAX_PORTS, PortEntry, PortFlags, QUEUES_MAX};
 pub use punt::{PuntHeader, PuntKind, SNAP, WAITING_MAX};
-pub use slot::{Flow, NEVER, Slot, TICK_NANOS, ticks};
+pub use run::{
+    HELD_MAX, HELD_NANOS, HeldHeader, PATHS_MAX, RUN_FLOWS, RUN_INTERFACES, RUN_LAYOUT, RUN_LEVELS, RUN_SCOPES,
+    RunAction, RunFlow, RunKey, RunPath, RunScope, RunScopes, RunState,
+};
+pub use slot::{Flow, NEVER, Plain, Slot, TICK_NANOS, ticks};
 pub use word::Word;
 
 /// The version of all that is laid out here. Pinned tables of another version are not adopted but rebuilt.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 4;

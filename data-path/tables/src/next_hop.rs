@@ -20,12 +20,14 @@ pub struct GroupIndex(pub u32);
 /// What a slot knows of its next hop.
 ///
 /// ```text
-///     bits 16..64                 bit 15   bits 0..15
-///     Ethernet address            routed   port         resolved
-///     group                       0        0x7fff       group
-///     frames waiting              0        0            pending
-///     0                           1        0            unreachable
+///     bits 0..48                  bits 48..63   bit 63
+///     Ethernet address            port          routed       resolved
+///     group                       0x7fff        0            group
+///     frames waiting              0             0            pending
+///     0                           0             1            unreachable
 /// ```
+///
+/// The address is as on the wire ([`Mac::to_wire`]), so that it is written into frames as it stands here.
 ///
 /// The count of waiting frames shares the word with the answer, so that one compare-and-swap decides for each frame
 /// whether it waits or is sent: none overtakes those that wait.
@@ -44,10 +46,11 @@ pub enum Resolution {
 /// How many frames of one flow may wait for its next hop.
 pub const PENDING_LIMIT: u32 = 64;
 
-const ROUTED: u64 = 1 << 15;
-const PORT_MASK: u64 = ROUTED - 1;
+const PORT_SHIFT: u32 = 48;
+const ROUTED: u64 = 1 << 63;
+const PORT_MASK: u16 = 0x7fff;
 /// No port: port numbers end far below ([`crate::MAX_PORTS`]).
-const GROUP: u64 = PORT_MASK;
+const GROUP: u16 = PORT_MASK;
 
 impl Resolution {
     /// Nothing known, nobody waiting.
@@ -58,10 +61,12 @@ impl Resolution {
     pub const fn to_word(self) -> u64 {
         match self {
             Self::Resolved(hop) => {
-                hop.mac.to_u64() << 16 | (hop.port.0 as u64 & PORT_MASK) | if hop.routed { ROUTED } else { 0 }
+                hop.mac.to_wire()
+                    | ((hop.port.0 & PORT_MASK) as u64) << PORT_SHIFT
+                    | if hop.routed { ROUTED } else { 0 }
             }
-            Self::Group(group) => (group.0 as u64) << 16 | GROUP,
-            Self::Pending(waiting) => (waiting as u64) << 16,
+            Self::Group(group) => (GROUP as u64) << PORT_SHIFT | group.0 as u64,
+            Self::Pending(waiting) => waiting as u64,
             Self::Unreachable => ROUTED,
         }
     }
@@ -69,18 +74,18 @@ impl Resolution {
     /// What a word of the table means.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
-        let port = word & PORT_MASK;
+        let port = (word >> PORT_SHIFT) as u16 & PORT_MASK;
         if port == GROUP {
-            return Self::Group(GroupIndex((word >> 16) as u32));
+            return Self::Group(GroupIndex(word as u32));
         }
         if port != 0 {
             return Self::Resolved(NextHop {
-                mac: Mac::from_u64(word >> 16),
-                port: PortId(port as u16),
+                mac: Mac::from_wire(word),
+                port: PortId(port),
                 routed: word & ROUTED != 0,
             });
         }
-        if word & ROUTED != 0 { Self::Unreachable } else { Self::Pending((word >> 16) as u32) }
+        if word & ROUTED != 0 { Self::Unreachable } else { Self::Pending(word as u32) }
     }
 }
 

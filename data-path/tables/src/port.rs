@@ -1,10 +1,13 @@
 //! Ports: what the pipeline must know of them.
 
 use crate::Word;
-use flowlane_wire::{Flag, Mac};
+use flowlane_wire::{Flag, Mac, header::ethernet};
 
 /// Ports are numbered from 1 to one less than this.
 pub const MAX_PORTS: u16 = 1024;
+
+/// Receive queues of a port that AF_XDP sockets can be for.
+pub const QUEUES_MAX: u32 = 256;
 
 /// Properties of a port, as bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,9 +40,9 @@ impl PortFlags {
     }
 }
 
-/// One port, in 32 octets.
+/// One port, in one cache line.
 #[derive(Debug, Default)]
-#[repr(C, align(32))]
+#[repr(C, align(64))]
 pub struct PortEntry {
     /// Interface index (high 32 bits) and MTU (low 32 bits).
     link: Word,
@@ -49,15 +52,20 @@ pub struct PortEntry {
     flag: Word,
     /// How many flagged frames have been given to the control path and not been answered yet.
     asking: Word,
+    /// The length of the longest plain frame, 0 where none is.
+    plain_room: Word,
+    reserved: [Word; 3],
 }
 
-const _: () = assert!(size_of::<PortEntry>() == 32);
+const _: () = assert!(size_of::<PortEntry>() == 64);
 
 impl PortEntry {
     /// Writes the port: its kernel interface, its MTU in octets (without the Ethernet header), address and flags.
     pub fn set(&self, ifindex: u32, mtu: u32, mac: Mac, flags: PortFlags) {
         self.link.store(u64::from(ifindex) << 32 | u64::from(mtu));
         self.own.store(mac.to_u64() << 16 | u64::from(flags.0));
+        let is_plain = flags.has(PortFlags::UP) && !flags.has(PortFlags::OWN_SOURCE) && !flags.has(PortFlags::BUFFERS);
+        self.plain_room.store(if is_plain { u64::from(mtu) + ethernet::LEN as u64 } else { 0 });
     }
 
     /// Says by what the virtual-circuit flag is known on the port; nothing where the port does not look for it.
@@ -88,6 +96,13 @@ impl PortEntry {
     #[inline(always)]
     pub fn mtu(&self) -> u32 {
         self.link.load() as u32
+    }
+
+    /// The length in octets, with the Ethernet header, of the longest frame that leaves by the port just as its flow's slot
+    /// says. 0 where none does: the port is down, sends by its own address, or takes socket buffers only.
+    #[inline(always)]
+    pub fn plain_room(&self) -> u32 {
+        self.plain_room.load() as u32
     }
 
     /// The port's own Ethernet address.

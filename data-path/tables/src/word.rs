@@ -14,6 +14,11 @@ pub struct Word(#[cfg(not(target_arch = "bpf"))] AtomicU64, #[cfg(target_arch = 
 
 #[cfg(not(target_arch = "bpf"))]
 impl Word {
+    /// A word of that value.
+    pub const fn new(value: u64) -> Self {
+        Self(AtomicU64::new(value))
+    }
+
     /// Reads the word.
     #[inline(always)]
     pub fn load(&self) -> u64 {
@@ -61,6 +66,10 @@ mod kernel {
     unsafe impl Sync for Word {}
 
     impl Word {
+        pub const fn new(value: u64) -> Self {
+            Self(core::cell::UnsafeCell::new(value))
+        }
+
         #[inline(always)]
         pub fn load(&self) -> u64 {
             // SAFETY: the pointer comes from a reference.

@@ -49,6 +49,9 @@ pub struct Block {
     prefix_mask: u64,
     slot_mask: u32,
     slot_bits: u32,
+    /// Prefix and mask as on the wire ([`Mac::to_wire`]).
+    wire_prefix: u64,
+    wire_mask: u64,
 }
 
 /// Why an address block can not be used. RFC 8948 section 1 and IEEE 802c explain the bits of the first octet.
@@ -131,18 +134,27 @@ impl Block {
         if slots == 0 || prefix_len + slot_bits >= 48 {
             return Err(BlockError::NoRoom);
         }
-        Ok(Self { prefix: value, prefix_mask: mask, slot_mask: (1 << slot_bits) - 1, slot_bits })
+        let (wire_prefix, wire_mask) = (prefix.to_wire(), Mac::from_u64(mask).to_wire());
+        Ok(Self {
+            prefix: value,
+            prefix_mask: mask,
+            slot_mask: (1 << slot_bits) - 1,
+            slot_bits,
+            wire_prefix,
+            wire_mask,
+        })
     }
 
-    /// The block as the three words that the kernel program is given.
-    pub const fn to_words(self) -> [u64; 3] {
-        [self.prefix, self.prefix_mask, (self.slot_mask as u64) << 32 | self.slot_bits as u64]
+    /// The block as the words that the kernel program is given.
+    pub const fn to_words(self) -> [u64; 5] {
+        let slots = (self.slot_mask as u64) << 32 | self.slot_bits as u64;
+        [self.prefix, self.prefix_mask, slots, self.wire_prefix, self.wire_mask]
     }
 
     /// The block that [`Block::to_words`] made the words of.
     #[inline(always)]
-    pub const fn from_words([prefix, prefix_mask, slots]: [u64; 3]) -> Self {
-        Self { prefix, prefix_mask, slot_mask: (slots >> 32) as u32, slot_bits: slots as u32 }
+    pub const fn from_words([prefix, prefix_mask, slots, wire_prefix, wire_mask]: [u64; 5]) -> Self {
+        Self { prefix, prefix_mask, slot_mask: (slots >> 32) as u32, slot_bits: slots as u32, wire_prefix, wire_mask }
     }
 
     /// Whether an address, as a number, is one of this block's.
@@ -151,10 +163,22 @@ impl Block {
         address & self.prefix_mask == self.prefix
     }
 
+    /// The same of the address in the low 48 bits of a word, as on the wire ([`Mac::to_wire`]).
+    #[inline(always)]
+    pub const fn contains_wire(&self, word: u64) -> bool {
+        word & self.wire_mask == self.wire_prefix
+    }
+
     /// The slot that an address of this block points to. Says nothing about whether the slot holds that flow.
     #[inline(always)]
     pub const fn slot_of(&self, address: u64) -> SlotIndex {
         SlotIndex(address as u32 & self.slot_mask)
+    }
+
+    /// The same of the address in the low 48 bits of a word, as on the wire.
+    #[inline(always)]
+    pub const fn slot_of_wire(&self, word: u64) -> SlotIndex {
+        SlotIndex(((word >> 16) as u32).swap_bytes() & self.slot_mask)
     }
 
     /// The slot of a flow address.
@@ -241,6 +265,15 @@ mod tests {
             prop_assert_eq!(block.flow_address(address.mac()), Some(address));
             prop_assert!(!address.mac().is_group() && address.mac().is_local());
             prop_assert_eq!(Block::from_words(block.to_words()), block);
+            prop_assert_eq!(block.slot_of_wire(address.mac().to_wire() | tag << 48), slot);
+        }
+
+        #[test]
+        fn on_the_wire_the_same_addresses_are_of_the_block(octets: [u8; 6], near: bool, len in 8u32..40, after: u16) {
+            let block = Block::new(Mac::from_u64(0xa2f1_0000_0000 & mask_of(len)), len, 16).expect("a good block");
+            let mac = Mac(octets);
+            let mac = if near { Mac::from_u64(block.prefix | mac.to_u64() & !block.prefix_mask) } else { mac };
+            prop_assert_eq!(block.contains_wire(mac.to_wire() | u64::from(after) << 48), block.contains(mac.to_u64()));
         }
 
         #[test]

@@ -25,6 +25,21 @@ impl Mac {
         Self([a, b, c, d, e, f])
     }
 
+    /// The address as its octets stand on the wire: the first is the least significant of the low 48 bits. That is what one load
+    /// of eight octets has there, and needs no reordering to be compared or written.
+    #[inline(always)]
+    pub const fn to_wire(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    }
+
+    /// The address that stands in the low 48 bits of `word` as on the wire; the high 16 are ignored.
+    #[inline(always)]
+    pub const fn from_wire(word: u64) -> Self {
+        let [a, b, c, d, e, f, _, _] = word.to_le_bytes();
+        Self([a, b, c, d, e, f])
+    }
+
     /// Whether the group (I/G) bit is set: the address names several hosts.
     pub const fn is_group(self) -> bool {
         self.0[0] & 1 != 0
@@ -145,6 +160,8 @@ mod tests {
             let mac = Mac(octets);
             prop_assert_eq!(mac.to_string().parse(), Ok(mac));
             prop_assert_eq!(Mac::from_u64(mac.to_u64()), mac);
+            prop_assert_eq!(Mac::from_wire(mac.to_wire()), mac);
+            prop_assert_eq!(mac.to_wire() << 16, mac.to_u64().swap_bytes());
         }
     }
 }
