@@ -44,7 +44,7 @@ impl Executor for Model {
 fn write(memory: &Memory, change: Change) {
     let slot = |flow: [u8; 6]| &memory.slots()[block().slot_of(Mac(flow).to_u64()).0 as usize];
     match change {
-        Change::Joined { flow } => slot(flow).next_word().add(1 << 16),
+        Change::Joined { flow } => slot(flow).next_word().add(1),
         Change::Sent { flow, frames, octets } => {
             slot(flow).packets().add(frames);
             slot(flow).bytes().add(octets);

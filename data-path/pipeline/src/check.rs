@@ -4,10 +4,10 @@ use crate::{Observer, Step, Tables, Verdict};
 use flowlane_tables::{End, NEVER, Slot};
 use flowlane_wire::PortId;
 
-/// Rejects a frame that arrives on another port than the flow's (claim 19).
+/// Rejects a frame that arrives on another port than the flow's, which is in the slot's key (claim 19).
 #[inline(always)]
-pub(crate) fn port<O: Observer>(slot: &Slot, ingress: PortId, observer: &mut O) -> Result<(), Verdict> {
-    let expected = PortId(slot.key() as u16);
+pub(crate) fn port<O: Observer>(key: u64, ingress: PortId, observer: &mut O) -> Result<(), Verdict> {
+    let expected = PortId(key as u16);
     observer.step(Step::PortChecked { expected, ingress });
     if expected.0 == ingress.0 { Ok(()) } else { Err(Verdict::Drop(End::WrongPort)) }
 }

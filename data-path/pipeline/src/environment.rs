@@ -1,7 +1,7 @@
 //! What the pipeline needs of whoever runs it: a frame and the tables.
 
-use flowlane_tables::{Group, GroupIndex, PortEntry, Slot, Tuple};
-use flowlane_wire::{Block, PortId, SlotIndex};
+use flowlane_tables::{Group, GroupIndex, NEVER, PortEntry, Slot, Tuple};
+use flowlane_wire::{Block, Mac, PortId, SlotIndex, header::ethernet};
 
 /// A frame in somebody's buffer, from its destination address on.
 pub trait Frame {
@@ -26,20 +26,38 @@ pub trait Frame {
         false
     }
 
+    /// Destination and source address as on the wire ([`Mac::to_wire`]), or nothing where the frame is shorter than an Ethernet
+    /// header. The high 16 bits are what comes after the address in the frame.
+    #[inline(always)]
+    fn wire_addresses(&mut self) -> Option<(u64, u64)> {
+        let octets = self.at::<{ ethernet::LEN }>(0)?;
+        let (destination, source) = (octets.first_chunk()?, octets.last_chunk()?);
+        Some((u64::from_le_bytes(*destination), u64::from_le_bytes(*source)))
+    }
+
+    /// Replaces destination and source address by what is in the low 48 bits of two words, as on the wire. Nothing where the
+    /// frame is too short.
+    #[inline(always)]
+    fn set_wire_addresses(&mut self, destination: u64, source: u64) -> Option<()> {
+        let octets = self.at::<12>(0)?;
+        *octets.first_chunk_mut()? = destination.to_le_bytes();
+        let source_octets: &mut [u8; 6] = octets.last_chunk_mut()?;
+        *source_octets.first_chunk_mut()? = (source as u16).to_le_bytes();
+        *source_octets.last_chunk_mut()? = ((source >> 16) as u32).to_le_bytes();
+        Some(())
+    }
+
     /// Destination and source address as numbers, or nothing where the frame is shorter than an Ethernet header.
     #[inline(always)]
     fn addresses(&mut self) -> Option<(u64, u64)> {
-        let &mut [a, b, c, d, e, f, g, h, i, j, k, l, ..] = self.at::<14>(0)?;
-        Some((u64::from_be_bytes([0, 0, a, b, c, d, e, f]), u64::from_be_bytes([0, 0, g, h, i, j, k, l])))
+        let (destination, source) = self.wire_addresses()?;
+        Some((Mac::from_wire(destination).to_u64(), Mac::from_wire(source).to_u64()))
     }
 
     /// Replaces destination and source address. Nothing where the frame is too short.
     #[inline(always)]
     fn set_addresses(&mut self, destination: u64, source: u64) -> Option<()> {
-        let octets = self.at::<12>(0)?;
-        let ([_, _, a, b, c, d, e, f], [_, _, g, h, i, j, k, l]) = (destination.to_be_bytes(), source.to_be_bytes());
-        *octets = [a, b, c, d, e, f, g, h, i, j, k, l];
-        Some(())
+        self.set_wire_addresses(Mac::from_u64(destination).to_wire(), Mac::from_u64(source).to_wire())
     }
 }
 
@@ -64,6 +82,10 @@ pub trait Tables {
     /// A slot of the flow table.
     fn slot(&self, index: SlotIndex) -> Option<&Slot>;
 
+    /// Says that a slot will be read soon, so that it can be fetched from memory meanwhile.
+    #[inline(always)]
+    fn prefetch(&self, _: &Slot) {}
+
     /// A port.
     fn port(&self, port: PortId) -> Option<&PortEntry>;
 
@@ -76,6 +98,12 @@ pub trait Tables {
 
     /// The tick of the monotonic clock ([`flowlane_tables::ticks`]); a coarse clock will do.
     fn tick(&self) -> u32;
+
+    /// Whether a tick is still to come. [`NEVER`] always is, and the clock is not read for it.
+    #[inline(always)]
+    fn is_to_come(&self, tick: i64) -> bool {
+        tick == i64::from(NEVER) || i64::from(self.tick()) < tick
+    }
 
     /// Nanoseconds of the monotonic clock, exact: meters need them.
     fn nanos(&self) -> u64;

@@ -59,6 +59,13 @@ fn pass<O: Observer>(observer: &mut O) -> Result<Ours, Verdict> {
     Err(Verdict::Pass)
 }
 
+/// Whether a frame to one host carries an IP packet with this flag.
+#[inline(always)]
+pub fn is_flagged<F: Frame>(frame: &mut F, flag: Flag) -> bool {
+    let to_group = frame.addresses().is_none_or(|(destination, _)| Mac::from_u64(destination).is_group());
+    !to_group && dscp(frame).is_some_and(|dscp| flag.is_in(dscp))
+}
+
 /// Adds the flag to an IP packet that does not have it (claim 23), before it comes to a switch.
 #[inline(always)]
 pub fn add_flag<F: Frame>(frame: &mut F, flag: Flag) {

@@ -1,16 +1,18 @@
 //! What happens to a frame.
 //!
 //! One crate for every executor: compiled to eBPF it runs in the kernel, as XDP and as tc; in userspace it runs over
-//! AF_PACKET rings and capture files. It touches a frame only through [`Frame`] and the tables only through [`Tables`];
+//! AF_XDP sockets, AF_PACKET rings and capture files. It touches a frame only through [`Frame`] and the tables only through [`Tables`];
 //! it has no state, allocates nothing and contains no unsafe code.
 //!
-//! The order of work is the list in [`run`]; each step is a file.
+//! The order of work is the list in [`run`]; each step is a file. Executors try [`forward`] first, which is all that nearly every
+//! frame needs.
 #![no_std]
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
 extern crate std;
 
+mod batch;
 mod check;
 mod egress;
 mod environment;
@@ -18,21 +20,26 @@ mod flag;
 mod lookup;
 mod meter;
 mod parse;
+mod plain;
 mod replicate;
 mod resolve;
 mod rewrite;
+pub mod stages;
 mod trace;
 mod verdict;
 
+pub use batch::run_batch;
 pub use environment::{Frame, Tables};
-pub use flag::{add_flag, tuple, withdraw};
-pub use lookup::Place;
+pub use flag::{add_flag, is_flagged, tuple, withdraw};
+pub use lookup::{Place, is_ours};
 pub use parse::{Network, Size, network, size};
+pub use plain::forward;
 pub use replicate::{Copies, replicate};
 pub use resolve::give_back;
 pub use trace::{Observer, Step};
 pub use verdict::Verdict;
 
+use crate::lookup::Ours;
 use flowlane_tables::{NextHop, Slot};
 use flowlane_wire::PortId;
 
@@ -57,12 +64,24 @@ fn decide<F: Frame, T: Tables, O: Observer>(
         Some(ours) => ours,
         None => flag::ours(frame, addresses, ingress, tables, observer)?,
     };
-    let slot = lookup::slot(ours.address, ours.place, tables, observer)?;
-    check::port(slot, ingress, observer)?;
+    follow(frame, ours, ingress, tables, observer)
+}
+
+/// Sends a frame of a flow the way that its slot says.
+#[inline(always)]
+fn follow<F: Frame, T: Tables, O: Observer>(
+    frame: &mut F,
+    ours: Ours,
+    ingress: PortId,
+    tables: &T,
+    observer: &mut O,
+) -> Result<Verdict, Verdict> {
+    let (slot, key) = lookup::slot(ours.address, ours.place, tables, observer)?;
+    check::port(key, ingress, observer)?;
     check::lease(slot, tables, observer)?;
     if let Some(source) = ours.source_too {
-        let slot = lookup::slot(source, Place::Source, tables, observer)?;
-        check::port(slot, ingress, observer)?;
+        let (slot, key) = lookup::slot(source, Place::Source, tables, observer)?;
+        check::port(key, ingress, observer)?;
         check::lease(slot, tables, observer)?;
     }
     let next = resolve::next_hop(slot, tables.block().slot_of(ours.address), observer)?;

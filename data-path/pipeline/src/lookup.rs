@@ -1,6 +1,6 @@
 //! Is the frame ours, and which flow is it? One array load and one compare.
 
-use crate::{Observer, Step, Tables, Verdict, parse::Addresses};
+use crate::{Frame, Observer, Step, Tables, Verdict, parse::Addresses};
 use flowlane_tables::{End, Slot};
 use flowlane_wire::{Block, Mac};
 
@@ -16,6 +16,7 @@ pub enum Place {
 }
 
 /// The flow addresses of a frame.
+#[derive(Clone, Copy)]
 pub(crate) struct Ours {
     /// The address that decides where the frame goes.
     pub address: u64,
@@ -39,18 +40,25 @@ pub(crate) fn ours(addresses: Addresses, block: Block) -> Option<Ours> {
     None
 }
 
-/// The slot of a flow address, if the slot holds that very flow.
+/// Whether a frame carries a flow address of the block, in either field.
+#[inline(always)]
+pub fn is_ours<F: Frame>(frame: &mut F, block: Block) -> bool {
+    frame.addresses().is_some_and(|(destination, source)| block.contains(destination) || block.contains(source))
+}
+
+/// The slot of a flow address, if the slot holds that very flow, and the slot's key as it was compared.
 #[inline(always)]
 pub(crate) fn slot<'a, T: Tables, O: Observer>(
     address: u64,
     place: Place,
     tables: &'a T,
     observer: &mut O,
-) -> Result<&'a Slot, Verdict> {
+) -> Result<(&'a Slot, u64), Verdict> {
     let index = tables.block().slot_of(address);
     observer.step(Step::Ours { place, address: Mac::from_u64(address), slot: index });
     let slot = tables.slot(index).ok_or(Verdict::Drop(End::UnknownFlow))?;
-    let holder = slot.key() >> 16;
+    let key = slot.key();
+    let holder = key >> 16;
     observer.step(Step::LookedUp { holder: if holder == 0 { None } else { Some(Mac::from_u64(holder)) } });
-    if holder == address { Ok(slot) } else { Err(Verdict::Drop(End::UnknownFlow)) }
+    if holder == address { Ok((slot, key)) } else { Err(Verdict::Drop(End::UnknownFlow)) }
 }
