@@ -1,12 +1,12 @@
 //! The kernel's two kinds of frame: XDP's buffer and tc's socket buffer.
 
-use crate::maps::Kernel;
 use aya_ebpf::{
     bindings::{__sk_buff, xdp_md},
     helpers::{bpf_skb_pull_data, bpf_xdp_adjust_meta, bpf_xdp_get_buff_len},
     programs::{TcContext, XdpContext},
 };
-use flowlane_pipeline::{Frame, Tables};
+use core::arch::asm;
+use flowlane_pipeline::Frame;
 use flowlane_wire::{PortId, header::ethernet};
 
 /// The octets between two pointers of a context, as the verifier understands them: an access is within bounds when it
@@ -21,27 +21,41 @@ fn octets<'a, const N: usize>(data: usize, data_end: usize, offset: usize) -> Op
     Some(unsafe { &mut *(start as *mut [u8; N]) })
 }
 
-/// The two addresses by halfwords: frames are aligned to two octets, and the target has no unaligned loads.
+/// The two addresses as on the wire, eight octets at a time wherever they stand, of which two are not the address's. The target
+/// has no unaligned loads in Rust; the kernel allows them where the processor does, as x86-64 and arm64 do.
 #[inline(always)]
-fn addresses(words: &[u16; 7]) -> (u64, u64) {
-    let join = |a: u16, b: u16, c: u16| u64::from(a.to_be()) << 32 | u64::from(b.to_be()) << 16 | u64::from(c.to_be());
-    (join(words[0], words[1], words[2]), join(words[3], words[4], words[5]))
-}
-
-#[inline(always)]
-fn set_addresses(words: &mut [u16; 7], destination: u64, source: u64) {
-    for (index, address) in [destination, source].into_iter().enumerate() {
-        words[3 * index] = ((address >> 32) as u16).to_be();
-        words[3 * index + 1] = ((address >> 16) as u16).to_be();
-        words[3 * index + 2] = (address as u16).to_be();
+fn addresses(header: &[u8; ethernet::LEN]) -> (u64, u64) {
+    let (destination, source): (u64, u64);
+    // SAFETY: reads the fourteen octets of the header.
+    unsafe {
+        asm!(
+            "{destination} = *(u64 *)({header} + 0)",
+            "{source} = *(u64 *)({header} + 6)",
+            header = in(reg) header.as_ptr(),
+            destination = out(reg) destination,
+            source = out(reg) source,
+            options(pure, readonly, nostack, preserves_flags),
+        );
     }
+    (destination, source)
 }
 
+/// Writes the two addresses likewise: eight octets of which two are written over, then the source.
 #[inline(always)]
-fn header<'a>(data: usize, data_end: usize) -> Option<&'a mut [u16; 7]> {
-    let header: &mut [u8; ethernet::LEN] = octets(data, data_end, 0)?;
-    // SAFETY: the same octets; the start of a frame is aligned to two octets in every driver's buffer.
-    Some(unsafe { &mut *header.as_mut_ptr().cast() })
+fn set_addresses(header: &mut [u8; ethernet::LEN], destination: u64, source: u64) {
+    // SAFETY: writes the first twelve octets of the header.
+    unsafe {
+        asm!(
+            "*(u64 *)({header} + 0) = {destination}",
+            "*(u16 *)({header} + 6) = {source}",
+            "*(u32 *)({header} + 8) = {last}",
+            header = in(reg) header.as_mut_ptr(),
+            destination = in(reg) destination,
+            source = in(reg) source,
+            last = in(reg) source >> 16,
+            options(nostack, preserves_flags),
+        );
+    }
 }
 
 /// A frame at the driver.
@@ -58,6 +72,13 @@ impl<'a> XdpFrame<'a> {
     #[inline(always)]
     pub fn raw(&self) -> *mut xdp_md {
         self.ctx.ctx
+    }
+
+    /// The receive queue that the frame came in by.
+    #[inline(always)]
+    pub fn queue(&self) -> u32 {
+        // SAFETY: the context that the program was called with.
+        unsafe { (*self.raw()).rx_queue_index }
     }
 }
 
@@ -95,13 +116,13 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
-    fn addresses(&mut self) -> Option<(u64, u64)> {
-        header(self.ctx.data(), self.ctx.data_end()).map(|words| addresses(words))
+    fn wire_addresses(&mut self) -> Option<(u64, u64)> {
+        octets(self.ctx.data(), self.ctx.data_end(), 0).map(|header| addresses(header))
     }
 
     #[inline(always)]
-    fn set_addresses(&mut self, destination: u64, source: u64) -> Option<()> {
-        header(self.ctx.data(), self.ctx.data_end()).map(|words| set_addresses(words, destination, source))
+    fn set_wire_addresses(&mut self, destination: u64, source: u64) -> Option<()> {
+        octets(self.ctx.data(), self.ctx.data_end(), 0).map(|header| set_addresses(header, destination, source))
     }
 }
 
@@ -180,13 +201,6 @@ impl SkbFrame {
         // SAFETY: the context that the program was called with.
         unsafe { (*self.raw()).pkt_type }
     }
-
-    /// Whether the frame's destination is the port's own address.
-    #[inline(always)]
-    pub fn is_to_port(&mut self, kernel: &Kernel, port: PortId) -> bool {
-        let (Some((destination, _)), Some(port)) = (self.addresses(), kernel.port(port)) else { return false };
-        destination == port.mac().to_u64()
-    }
 }
 
 impl Frame for SkbFrame {
@@ -214,12 +228,12 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
-    fn addresses(&mut self) -> Option<(u64, u64)> {
-        header(self.ctx.data(), self.ctx.data_end()).map(|words| addresses(words))
+    fn wire_addresses(&mut self) -> Option<(u64, u64)> {
+        octets(self.ctx.data(), self.ctx.data_end(), 0).map(|header| addresses(header))
     }
 
     #[inline(always)]
-    fn set_addresses(&mut self, destination: u64, source: u64) -> Option<()> {
-        header(self.ctx.data(), self.ctx.data_end()).map(|words| set_addresses(words, destination, source))
+    fn set_wire_addresses(&mut self, destination: u64, source: u64) -> Option<()> {
+        octets(self.ctx.data(), self.ctx.data_end(), 0).map(|header| set_addresses(header, destination, source))
     }
 }

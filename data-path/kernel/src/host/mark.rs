@@ -1,12 +1,12 @@
 //! Adds the virtual-circuit flag to the packets of a host, where they leave it (claim 23).
 
-use crate::frame::SkbFrame;
 use aya_ebpf::{
     bindings::TC_ACT_UNSPEC,
     btf_maps::Array,
     macros::{btf_map, classifier},
     programs::TcContext,
 };
+use flowlane_kernel::frame::SkbFrame;
 use flowlane_pipeline::{Frame, add_flag, tuple};
 use flowlane_tables::{MARK_RULES, MarkRule};
 use flowlane_wire::{Mac, PortId};

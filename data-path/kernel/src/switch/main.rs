@@ -1,17 +1,14 @@
-//! The pipeline in the kernel. This file holds the programs and what each verdict becomes there; `maps` the tables,
-//! `frame` the two kinds of buffer, `replicate` the copies for groups, `slow_path` what goes to userspace, `mark` what a
-//! host does that needs no switch.
+//! The pipeline in the kernel. This file holds the programs and what each verdict becomes there; `af_xdp` says what a
+//! process gets instead, `maps` holds the tables, `replicate` the copies for groups, `slow_path` what goes to userspace.
 #![no_std]
 #![no_main]
 
-mod frame;
+mod af_xdp;
 mod maps;
-mod mark;
 mod replicate;
 mod slow_path;
 
 use crate::{
-    frame::{SkbFrame, XdpFrame},
     maps::{DEVICES, Kernel, PORT},
     replicate::replicate,
     slow_path::{Seen, Why},
@@ -25,7 +22,8 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use flowlane_pipeline::{Tables, Verdict, give_back, run, withdraw};
+use flowlane_kernel::frame::{SkbFrame, XdpFrame};
+use flowlane_pipeline::{Frame, Tables, Verdict, forward, give_back, run, withdraw};
 use flowlane_tables::{End, PortFlags};
 use flowlane_wire::PortId;
 
@@ -42,6 +40,17 @@ const TO_ANOTHER_HOST: u32 = 3;
 pub fn flowlane_xdp(ctx: XdpContext) -> u32 {
     let (kernel, ingress) = (Kernel::new(), PortId(PORT.load()));
     let mut frame = XdpFrame::new(&ctx);
+    if af_xdp::give(&mut frame, &kernel) {
+        return XDP_REDIRECT;
+    }
+    if !Seen::is_wanted()
+        && let Some(port) = forward(&mut frame, ingress, &kernel)
+    {
+        let sent = DEVICES.redirect(u32::from(port.0), u64::from(XDP_DROP)).is_ok();
+        let (end, action) = if sent { (End::Forward, XDP_REDIRECT) } else { (End::PortDown, XDP_DROP) };
+        kernel.count(ingress, end, 1);
+        return action;
+    }
     let mut seen = Seen::begin(&frame);
     let verdict = run(&mut frame, ingress, &kernel, &mut ());
     let mut end = verdict.end();
@@ -88,7 +97,10 @@ fn tc(ctx: TcContext) -> i32 {
     let (kernel, ingress) = (Kernel::new(), PortId(PORT.load()));
     let mut frame = SkbFrame::new(ctx);
     let mut seen = Seen::begin(&frame);
-    let verdict = run(&mut frame, ingress, &kernel, &mut ());
+    let verdict = match forward(&mut frame, ingress, &kernel) {
+        Some(port) => Verdict::Forward { port, end: End::Forward },
+        None => run(&mut frame, ingress, &kernel, &mut ()),
+    };
     let mut end = verdict.end();
     let action = match verdict {
         Verdict::Pass | Verdict::Marked => TC_ACT_UNSPEC,
@@ -138,7 +150,7 @@ pub fn flowlane_host(ctx: TcContext) -> i32 {
         }
         None => {}
     }
-    if frame.packet_type() == TO_ANOTHER_HOST && frame.is_to_port(&Kernel::new(), PortId(PORT.load())) {
+    if frame.packet_type() == TO_ANOTHER_HOST && is_to_port(&mut frame, PortId(PORT.load())) {
         to_this_host(frame.raw());
     }
     TC_ACT_UNSPEC
@@ -148,8 +160,8 @@ pub fn flowlane_host(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn why(verdict: Verdict) -> Why {
     match verdict {
-        Verdict::Resolve { slot } => Why::Resolve(slot),
-        _ => Why::Ask,
+        Verdict::Resolve { slot } => Why::resolve(slot),
+        _ => Why::ASK,
     }
 }
 
@@ -183,15 +195,18 @@ fn send(frame: &XdpFrame<'_>, kernel: &Kernel, port: PortId) -> Option<u32> {
     DEVICES.redirect(u32::from(port.0), u64::from(XDP_DROP)).ok().map(|_| XDP_REDIRECT)
 }
 
+/// Whether the frame's destination is the port's own address.
+#[inline(always)]
+fn is_to_port(frame: &mut SkbFrame, port: PortId) -> bool {
+    let kernel = Kernel::new();
+    let (Some((destination, _)), Some(port)) = (frame.addresses(), kernel.port(port)) else { return false };
+    destination == port.mac().to_u64()
+}
+
 #[inline(always)]
 fn to_this_host(skb: *mut __sk_buff) {
     // SAFETY: the context that the program was called with. The helper fails only for other types than these.
     unsafe { bpf_skb_change_type(skb, TO_THIS_HOST) };
-}
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
 }
 
 /// Lets the kernel use helpers that are for GPL-compatible programs only; this program is under either licence.

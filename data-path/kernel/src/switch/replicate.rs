@@ -1,12 +1,13 @@
 //! Multicast in the kernel: a clone of the socket buffer for each receiver. A clone shares the payload; only its headers are
 //! copied when they are rewritten.
 
-use crate::{frame::SkbFrame, maps::Kernel};
+use crate::maps::Kernel;
 use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{bpf_clone_redirect, bpf_loop},
 };
 use core::ffi::{c_long, c_void};
+use flowlane_kernel::frame::SkbFrame;
 use flowlane_pipeline::{Copies, Tables};
 use flowlane_tables::{End, GroupIndex};
 use flowlane_wire::{PortId, SlotIndex};

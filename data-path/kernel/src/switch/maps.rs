@@ -3,10 +3,11 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, DevMap, HashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, DevMap, HashMap, PerCpuArray},
     helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::btf_map,
 };
+use flowlane_kernel::ring::Ring;
 use flowlane_pipeline::Tables;
 use flowlane_tables::{ENDS, End, GROUPS, Group, GroupIndex, MAX_PORTS, PortEntry, Slot, Tuple, ticks};
 use flowlane_wire::{Block, PortId, SlotIndex};
@@ -37,11 +38,11 @@ pub static COUNTS: PerCpuArray<[u64; ENDS], { MAX_PORTS as usize }> = PerCpuArra
 
 /// Frames for userspace. The loader sets its size.
 #[btf_map]
-pub static PUNTS: RingBuf<u8, 4096> = RingBuf::new();
+pub static PUNTS: Ring = Ring::new();
 
 /// The switch's block of addresses, as words.
 #[unsafe(no_mangle)]
-pub static BLOCK: Global<[u64; 3]> = Global::new([0; 3]);
+pub static BLOCK: Global<[u64; 5]> = Global::new([0; 5]);
 
 /// The port that this copy of the program is attached to.
 #[unsafe(no_mangle)]
