@@ -4,11 +4,13 @@
 //! partial checksum pass through both unchanged.
 
 mod offload;
+mod received;
 mod ring;
 mod sender;
 
 pub use offload::{Offload, PartialChecksum, SegmentKind, Segmentation};
-pub use ring::{Ring, RingOptions, RingStatistics, RxFrame};
+pub use received::RxFrame;
+pub use ring::{Ring, RingOptions, RingStatistics};
 pub use sender::{Sender, Sent};
 
 use crate::PortError;
@@ -73,6 +75,17 @@ impl PacketSocket {
     pub(crate) fn filter(&self, program: &[libc::sock_filter]) -> Result<(), PortError> {
         let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
         self.set_at(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program, "attaching a socket filter")
+    }
+
+    /// What the kernel has counted since the last call.
+    pub(crate) fn statistics(&self) -> Result<libc::tpacket_stats, PortError> {
+        let mut counted = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+        let mut len = size_of::<libc::tpacket_stats>() as libc::socklen_t;
+        let (fd, value) = (self.fd.as_raw_fd(), (&raw mut counted).cast());
+        // SAFETY: `value` points to `len` octets of a structure of integers, which outlives the call.
+        let result = unsafe { libc::getsockopt(fd, libc::SOL_PACKET, libc::PACKET_STATISTICS, value, &mut len) };
+        Errno::result(result).map_err(|errno| self.error("reading the counters", errno))?;
+        Ok(counted)
     }
 
     /// The interface's own Ethernet address now.

@@ -9,6 +9,9 @@ use etherparse::{Ethernet2HeaderSlice, Ipv6HeaderSlice, PacketBuilder, UdpSlice}
 use flowlane_wire::Mac;
 use flowlane_wire::header::{ethernet, ipv6, protocol};
 use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg};
+use std::collections::VecDeque;
+use std::io::IoSliceMut;
 use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -49,12 +52,23 @@ pub struct Malformed {
     pub checksum: u64,
 }
 
-/// Receives clients' messages on one port and answers them, and asks others as a client. Never blocks: use it with `AsyncFd` of tokio, or poll(2).
+/// Receives clients' messages on one port and answers them, and asks others as a client. Never blocks: use it with
+/// `AsyncFd` of tokio, or poll(2), and receive until there is none.
 pub struct Dhcp6Socket {
     socket: PacketSocket,
+    /// Room for [`BATCH`] frames; pages that no frame has reached take no memory.
     buffer: Box<[u8]>,
+    /// Messages that have come with earlier ones, by the same system call.
+    received: VecDeque<Datagram>,
     malformed: Malformed,
 }
+
+/// Frames that are received by one system call.
+const BATCH: usize = 32;
+/// The longest frame, with its virtio_net header.
+const FRAME_MAX: usize = Offload::HEADER_LEN + ethernet::LEN + ipv6::LEN + 65_536;
+/// What may wait in the kernel, in octets as it counts them: about a thousand messages.
+const RECEIVE_BUFFER: i32 = 1 << 20;
 
 impl Dhcp6Socket {
     /// A socket for untagged DHCPv6 messages that come in by the interface `ifindex`.
@@ -69,8 +83,11 @@ impl Dhcp6Socket {
         // All protocols: a socket for IPv6 alone comes after a bridge, which would take the frame away.
         socket.bind(libc::ETH_P_ALL as u16)?;
         socket.mac()?;
-        let buffer = vec![0; Offload::HEADER_LEN + ethernet::LEN + ipv6::LEN + 65_536].into_boxed_slice();
-        Ok(Self { socket, buffer, malformed: Malformed::default() })
+        let room = |option| socket.set_at(libc::SOL_SOCKET, option, &RECEIVE_BUFFER, "making room for messages");
+        // Without CAP_NET_ADMIN, as much as `net.core.rmem_max` allows.
+        room(libc::SO_RCVBUFFORCE).or_else(|_| room(libc::SO_RCVBUF))?;
+        let buffer = vec![0; BATCH * FRAME_MAX].into_boxed_slice();
+        Ok(Self { socket, buffer, received: VecDeque::new(), malformed: Malformed::default() })
     }
 
     /// The next message; none when there is none to be had now.
@@ -78,14 +95,20 @@ impl Dhcp6Socket {
     /// # Errors
     /// [`PortError::InterfaceDown`], once each time the interface goes down, [`PortError::InterfaceGone`].
     pub fn recv(&mut self) -> Result<Option<Datagram>, PortError> {
-        loop {
-            let Some(len) = self.recv_frame()? else { return Ok(None) };
+        while self.received.is_empty() {
+            let lengths = self.recv_frames()?;
+            if lengths.is_empty() {
+                return Ok(None);
+            }
             let local = self.socket.mac()?;
-            match parse(self.buffer.get(..len).unwrap_or_default(), local) {
-                Ok(datagram) => return Ok(Some(datagram)),
-                Err(reason) => *self.malformed.counter(reason) += 1,
+            for (frame, length) in self.buffer.chunks(FRAME_MAX).zip(lengths) {
+                match parse(frame.get(..length).unwrap_or_default(), local) {
+                    Ok(datagram) => self.received.push_back(datagram),
+                    Err(reason) => *self.malformed.counter(reason) += 1,
+                }
             }
         }
+        Ok(self.received.pop_front())
     }
 
     /// Sends a message to who sent `to`: from the port's link-local address (EUI-64, RFC 4291 appendix A) and server
@@ -96,23 +119,19 @@ impl Dhcp6Socket {
     /// [`PortError::Frame`] where the message is longer than the MTU allows, [`PortError::InterfaceDown`],
     /// [`PortError::InterfaceGone`].
     pub fn send(&self, to: &Datagram, payload: &[u8]) -> Result<(), PortError> {
-        let port = if to.client_port == SERVER_PORT { SERVER_PORT } else { CLIENT_PORT };
-        self.send_frame(SERVER_PORT, (to.host, to.client, port), payload)
+        self.send_frames(&[(&answer(self.socket.mac()?, to, payload)?, Offload::default())])
     }
 
-    fn send_frame(&self, from: u16, (host, ip, port): (Mac, Ipv6Addr, u16), payload: &[u8]) -> Result<(), PortError> {
+    /// Sends many messages, each as [`Dhcp6Socket::send`] does: as few system calls as can be. What can not be sent holds
+    /// up nothing.
+    ///
+    /// # Errors
+    /// As [`Dhcp6Socket::send`]. Where the interface is down or gone, those that follow were not sent.
+    pub fn send_all<'a>(&self, answers: impl Iterator<Item = (&'a Datagram, &'a [u8])>) -> Result<(), PortError> {
         let mac = self.socket.mac()?;
-        let mut frame = Offload::default().to_header().to_vec();
-        PacketBuilder::ethernet2(mac.0, host.0)
-            .ipv6(link_local(mac).octets(), ip.octets(), 1)
-            .udp(from, port)
-            .write(&mut frame, payload)
-            .map_err(|_| TOO_LONG)?;
-        match nix::sys::socket::send(self.socket.as_raw_fd(), &frame, nix::sys::socket::MsgFlags::MSG_DONTWAIT) {
-            Ok(_) => Ok(()),
-            Err(Errno::EMSGSIZE) => Err(TOO_LONG),
-            Err(errno) => Err(self.socket.error("sending a DHCPv6 message", errno)),
-        }
+        let frames: Vec<_> = answers.filter_map(|(to, payload)| answer(mac, to, payload).ok()).collect();
+        let frames: Vec<_> = frames.iter().map(|frame| (frame.as_slice(), Offload::default())).collect();
+        self.send_frames(&frames)
     }
 
     /// Asks the server at one neighbour: from the port's link-local address and client port to
@@ -122,7 +141,7 @@ impl Dhcp6Socket {
     /// As [`Dhcp6Socket::send`].
     pub fn ask(&self, neighbour: Mac, payload: &[u8]) -> Result<(), PortError> {
         let to = (neighbour, ALL_RELAY_AGENTS_AND_SERVERS, SERVER_PORT);
-        self.send_frame(CLIENT_PORT, to, payload)
+        self.send_frames(&[(&frame((self.socket.mac()?, CLIENT_PORT), to, payload)?, Offload::default())])
     }
 
     /// What was not delivered until now.
@@ -130,15 +149,30 @@ impl Dhcp6Socket {
         self.malformed
     }
 
-    /// Reads a frame with its virtio_net header into the buffer. Its length.
-    fn recv_frame(&mut self) -> Result<Option<usize>, PortError> {
-        let flags = nix::sys::socket::MsgFlags::MSG_DONTWAIT;
-        match nix::sys::socket::recv(self.socket.as_raw_fd(), &mut self.buffer, flags) {
-            Ok(len) => Ok(Some(len)),
+    /// How many messages the kernel has dropped since the last call, because those that came before were not received.
+    ///
+    /// # Errors
+    /// [`PortError::System`] where the kernel does not answer.
+    pub fn take_dropped(&self) -> Result<u64, PortError> {
+        Ok(u64::from(self.socket.statistics()?.tp_drops))
+    }
+
+    fn send_frames(&self, frames: &[(&[u8], Offload)]) -> Result<(), PortError> {
+        let sent = self.socket.send(frames)?;
+        if sent.too_long > 0 { Err(TOO_LONG) } else { Ok(()) }
+    }
+
+    /// Reads frames with their virtio_net headers into the buffer. Their lengths.
+    fn recv_frames(&mut self) -> Result<Vec<usize>, PortError> {
+        let mut frames: Vec<_> = self.buffer.chunks_mut(FRAME_MAX).map(|frame| [IoSliceMut::new(frame)]).collect();
+        let mut headers = MultiHeaders::<()>::preallocate(frames.len(), None);
+        let received = recvmmsg(self.socket.as_raw_fd(), &mut headers, frames.iter_mut(), MsgFlags::MSG_DONTWAIT, None);
+        match received {
+            Ok(received) => Ok(received.map(|frame| frame.bytes).collect()),
             Err(Errno::EAGAIN | Errno::EINTR) if self.socket.is_orphan() => {
                 Err(PortError::InterfaceGone(self.socket.ifindex()))
             }
-            Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(Vec::new()),
             Err(errno) => Err(self.socket.error("receiving a DHCPv6 message", errno)),
         }
     }
@@ -157,6 +191,25 @@ impl AsRawFd for Dhcp6Socket {
 }
 
 const TOO_LONG: PortError = PortError::Frame("the DHCPv6 message is longer than the interface's MTU allows");
+
+/// The frame of an answer from a port's own address `mac` to who sent `to`.
+fn answer(mac: Mac, to: &Datagram, payload: &[u8]) -> Result<Vec<u8>, PortError> {
+    let port = if to.client_port == SERVER_PORT { SERVER_PORT } else { CLIENT_PORT };
+    frame((mac, SERVER_PORT), (to.host, to.client, port), payload)
+}
+
+/// A frame from a port's own address and a UDP port.
+fn frame(
+    (mac, from): (Mac, u16),
+    (host, ip, port): (Mac, Ipv6Addr, u16),
+    payload: &[u8],
+) -> Result<Vec<u8>, PortError> {
+    let builder =
+        PacketBuilder::ethernet2(mac.0, host.0).ipv6(link_local(mac).octets(), ip.octets(), 1).udp(from, port);
+    let mut frame = Vec::with_capacity(builder.size(payload.len()));
+    builder.write(&mut frame, payload).map_err(|_| TOO_LONG)?;
+    Ok(frame)
+}
 
 /// Why a frame is no message for us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

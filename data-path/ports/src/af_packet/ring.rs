@@ -6,13 +6,12 @@
 //! small slots and `PACKET_COPY_THRESH`: a frame that does not fit its slot waits in the socket's queue as well, and
 //! its slot says so.
 
-use super::{Offload, PacketSocket};
+use super::{Offload, PacketSocket, RxFrame};
 use crate::PortError;
 use flowlane_wire::header::ethernet;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::mman::{MapFlags, ProtFlags};
-use std::mem::size_of;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
@@ -56,17 +55,6 @@ pub struct Ring {
     statistics: RingStatistics,
     /// The kernel reports once that an interface went down; this keeps a report that came at another call.
     went_down: bool,
-}
-
-/// A received frame, in place.
-#[derive(Debug)]
-pub struct RxFrame<'a> {
-    /// The whole Ethernet frame without check sequence, VLAN tags included, as it was on the wire.
-    pub bytes: &'a mut [u8],
-    /// What the sender left undone; hand it on with the frame.
-    pub offload: Offload,
-    /// When the kernel received the frame, since 1970-01-01 00:00 UTC.
-    pub timestamp: Duration,
 }
 
 /// Counters since the ring was opened.
@@ -165,12 +153,7 @@ impl Ring {
     /// # Errors
     /// [`PortError::System`] where the kernel does not answer.
     pub fn statistics(&mut self) -> Result<RingStatistics, PortError> {
-        let mut counted = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
-        let mut len = size_of::<libc::tpacket_stats>() as libc::socklen_t;
-        let (fd, value) = (self.socket.as_raw_fd(), (&raw mut counted).cast());
-        // SAFETY: `value` points to `len` octets of a structure of integers, which outlives the call.
-        let result = unsafe { libc::getsockopt(fd, libc::SOL_PACKET, libc::PACKET_STATISTICS, value, &mut len) };
-        Errno::result(result).map_err(|errno| self.socket.error("reading the counters", errno))?;
+        let counted = self.socket.statistics()?;
         // The kernel counts dropped frames as packets too, and starts again at 0 after each reading.
         self.statistics.received += u64::from(counted.tp_packets.saturating_sub(counted.tp_drops));
         self.statistics.dropped += u64::from(counted.tp_drops);

@@ -39,12 +39,38 @@ impl Sender {
         Ok(Self { socket })
     }
 
+    /// A socket as [`Sender::open`] makes it whose frames go past the interface's queueing discipline and its tc programs,
+    /// straight to the driver (`PACKET_QDISC_BYPASS` of packet(7)).
+    ///
+    /// # Errors
+    /// As [`Sender::open`].
+    pub fn open_past_queue(ifindex: u32) -> Result<Self, PortError> {
+        let sender = Self::open(ifindex)?;
+        sender.socket.set(libc::PACKET_QDISC_BYPASS, &1i32, "going past the queueing discipline")?;
+        Ok(sender)
+    }
+
     /// Sends frames in order. A frame that the kernel refuses is counted and does not hold up those behind it; the
     /// call never blocks. VLAN tags stand in the frames' octets and arrive as tags.
     ///
     /// # Errors
     /// [`PortError::InterfaceDown`] and [`PortError::InterfaceGone`]: no more frames of this call were sent.
     pub fn send(&mut self, frames: &[(&[u8], Offload)]) -> Result<Sent, PortError> {
+        self.socket.send(frames)
+    }
+
+    /// Sends one frame, as [`Sender::send`] does.
+    ///
+    /// # Errors
+    /// As [`Sender::send`].
+    pub fn send_one(&mut self, frame: &[u8], offload: Offload) -> Result<Sent, PortError> {
+        self.send(&[(frame, offload)])
+    }
+}
+
+impl PacketSocket {
+    /// As [`Sender::send`].
+    pub(crate) fn send(&self, frames: &[(&[u8], Offload)]) -> Result<Sent, PortError> {
         let mut sent = Sent::default();
         let mut rest = frames;
         while !rest.is_empty() {
@@ -63,14 +89,6 @@ impl Sender {
         Ok(sent)
     }
 
-    /// Sends one frame, as [`Sender::send`] does.
-    ///
-    /// # Errors
-    /// As [`Sender::send`].
-    pub fn send_one(&mut self, frame: &[u8], offload: Offload) -> Result<Sent, PortError> {
-        self.send(&[(frame, offload)])
-    }
-
     /// How many frames of the front went out with one system call, at least one; or why the first did not.
     fn send_some(&self, frames: &[(&[u8], Offload)]) -> Result<usize, Errno> {
         let count = frames.len().min(BATCH);
@@ -84,7 +102,7 @@ impl Sender {
             message.msg_hdr.msg_iov = parts.as_mut_ptr();
             message.msg_hdr.msg_iovlen = parts.len() as _;
         }
-        let (fd, flags) = (self.socket.as_raw_fd(), libc::MSG_DONTWAIT);
+        let (fd, flags) = (self.as_raw_fd(), libc::MSG_DONTWAIT);
         // SAFETY: the first `count` (at most BATCH) messages point to `parts`, and these to `headers` and `frames`,
         // all of which outlive the call. The kernel reads them, and writes only the messages' lengths.
         let result = unsafe { libc::sendmmsg(fd, messages.as_mut_ptr(), count as u32, flags) };
@@ -97,7 +115,7 @@ impl Sender {
             Errno::EMSGSIZE => Ok(&mut sent.too_long),
             Errno::ENOBUFS | Errno::EAGAIN | Errno::ENOMEM => Ok(&mut sent.no_room),
             Errno::EINVAL => Ok(&mut sent.malformed),
-            errno => Err(self.socket.error("sending frames", errno)),
+            errno => Err(self.error("sending frames", errno)),
         }
     }
 }

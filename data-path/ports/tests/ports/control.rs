@@ -63,6 +63,32 @@ impl Link {
 }
 
 #[test]
+fn messages_that_come_together_are_received_in_order_and_answered_together() {
+    let mut link = Link::new();
+    let clients = [link.client(546), link.client(1546)];
+    // More than one system call takes.
+    const EACH: u8 = 40;
+    for number in 0..EACH {
+        clients.iter().for_each(|client| link.send(client, &[1, number]));
+    }
+    let heard: Vec<Datagram> = (0..2 * EACH).map(|_| link.receive()).collect();
+    for (at, datagram) in heard.iter().enumerate() {
+        let port = [546, 1546][at % 2];
+        assert_eq!((datagram.client_port, &datagram.payload[..]), (port, &[1, at as u8 / 2][..]));
+    }
+
+    let to_clients = heard.iter().filter(|datagram| datagram.client_port == 546);
+    let answers: Vec<_> = to_clients.map(|datagram| (datagram, [2, datagram.payload[1]])).collect();
+    link.socket.send_all(answers.iter().map(|(to, payload)| (*to, &payload[..]))).expect("sent");
+    let mut answer = [0; 100];
+    for number in 0..EACH {
+        let (len, _) = clients[0].recv_from(&mut answer).expect("answered");
+        assert_eq!(answer[..len], [2, number]);
+    }
+    assert_eq!(link.socket.malformed(), Malformed::default());
+}
+
+#[test]
 fn a_client_is_heard_and_answered_at_a_bridged_port() {
     let mut link = Link::new();
     let client = link.client(546);
