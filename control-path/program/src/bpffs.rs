@@ -38,10 +38,23 @@ impl Directory {
     /// # Errors
     /// [`ProgramError::NoBpffs`] where there is none and it can not be mounted, for want of privileges most often.
     pub fn make(name: &str) -> Result<Self, ProgramError> {
-        let root = find().map_or_else(mount_it, Ok).map_err(ProgramError::NoBpffs)?;
+        let root = holding(name).or_else(find).map_or_else(mount_it, Ok).map_err(ProgramError::NoBpffs)?;
         let path = root.join("flowlane").join(name);
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(ProgramError::file(&path))?;
         Self::open(&path).map_err(ProgramError::file(&path))
+    }
+
+    /// Removes the directory of the switch `name` with all that is pinned in it, if there is one.
+    ///
+    /// # Errors
+    /// [`ProgramError::File`] where it is there and can not be removed.
+    pub fn remove(name: &str) -> Result<(), ProgramError> {
+        let Some(root) = holding(name) else { return Ok(()) };
+        let directory = root.join("flowlane").join(name);
+        match fs::remove_dir_all(&directory) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(ProgramError::file(&directory)(source)),
+            _ => Ok(()),
+        }
     }
 
     /// The path of the directory, good for as long as this value lives.
@@ -61,6 +74,14 @@ pub fn find() -> Option<PathBuf> {
     outer.into_iter().chain([PathBuf::from(MOUNT_POINT)]).find(|path| is_bpffs(path))
 }
 
+/// The BPF file system that has a directory of this name. Who made it may have had other processes to look at than there are
+/// now, so all that can be seen are looked at.
+fn holding(name: &str) -> Option<PathBuf> {
+    let views = processes().map(|process| process.join("root").join(MOUNT_POINT.trim_start_matches('/')));
+    let mut roots = [PathBuf::from(MOUNT_POINT)].into_iter().chain(views);
+    roots.find(|root| root.join("flowlane").join(name).exists() && is_bpffs(root))
+}
+
 /// Whether pins outlive this process: they are not in a mount namespace that ends with it.
 pub fn outlives_this_process() -> bool {
     let Some(process) = outermost() else { return false };
@@ -75,6 +96,11 @@ fn is_bpffs(path: &Path) -> bool {
 
 /// The outermost process whose mount namespace may be entered.
 fn outermost() -> Option<PathBuf> {
+    processes().find(|process| may_enter(process))
+}
+
+/// The first process, this one's ancestors, the eldest first, and then all others.
+fn processes() -> impl Iterator<Item = PathBuf> {
     let mut ancestors = Vec::new();
     let mut pid = std::process::id();
     while pid > 1 && ancestors.len() < 64 {
@@ -82,8 +108,8 @@ fn outermost() -> Option<PathBuf> {
         ancestors.push(parent);
         pid = parent;
     }
-    let candidates = [1].into_iter().chain(ancestors.into_iter().rev()).chain(all_processes());
-    candidates.map(|pid| PathBuf::from(format!("/proc/{pid}"))).find(|process| may_enter(process))
+    let pids = [1].into_iter().chain(ancestors.into_iter().rev()).chain(all_processes());
+    pids.map(|pid| PathBuf::from(format!("/proc/{pid}")))
 }
 
 /// Whether a process is one of userspace's, and shows its root.

@@ -60,6 +60,21 @@ pub enum ProgramError {
         /// What the library said.
         source: aya::maps::MapError,
     },
+    /// There is no such interface, or it is no Ethernet.
+    #[error("there is no Ethernet interface {0} in this network namespace")]
+    NoInterface(String),
+    /// Cgroups at more depths than are looked at.
+    #[error(
+        "runs are in cgroups of {} different depths already; one more can not be looked for",
+        flowlane_tables::RUN_LEVELS
+    )]
+    TooManyLevels,
+    /// No entry is free.
+    #[error(
+        "the runs of this host have {} destinations already, and there is no room for more",
+        flowlane_tables::RUN_FLOWS
+    )]
+    RunsFull,
     /// The object lacks something: it is not the one that belongs to this program.
     #[error("the BPF object has no {0}: build it again with `cargo xtask bpf`")]
     Incomplete(&'static str),

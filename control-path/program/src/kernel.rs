@@ -3,30 +3,38 @@
 //! Every port has a copy of the program with its own number and the switch's block as constants. What outlives the
 //! process is pinned: the maps, and a link for each port. A successor finds them, loads its own programs on the same
 //! maps and replaces the program behind each link: the kernel forwards at every moment.
+//!
+//! Tables of another layout can not be adopted. A successor makes its own beside them and fills them, while the links go on
+//! to run the predecessor's programs on the predecessor's tables; then it replaces the program behind each link as ever.
 
-use crate::{Mapped, ProgramError, Punts, Tables, Tuples, bpffs};
+use crate::{
+    Mapped, ProgramError, Punts, Tables, Tuples, bpffs,
+    object::{access, fd, keep, namespace, pin, pinned, program_of, remove_if_there, take},
+};
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{DevMap, HashMap, Map, MapData, PerCpuArray, RingBuf, xdp::XdpMapError},
+    maps::{DevMap, HashMap, MapData, MapError, PerCpuArray, RingBuf, XskMap, xdp::XdpMapError},
     programs::{
         LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode,
-        links::{FdLink, PinnedLink},
+        links::PinnedLink,
         tc::{SchedClassifierLink, TcAttachOptions},
         xdp::XdpLink,
     },
 };
-use flowlane_tables::{GROUPS, LAYOUT, MAX_PORTS};
+use flowlane_tables::{GROUPS, MAX_PORTS};
 use flowlane_wire::{Block, PortId};
 use std::{
     collections::BTreeMap,
     fs,
-    io::ErrorKind,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::{
+        fd::{AsFd, AsRawFd as _},
+        unix::fs::DirBuilderExt,
+    },
     path::{Path, PathBuf},
 };
 
-/// The programs as built for the kernel, from `data-path/kernel`.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../data-path/kernel/flowlane.bpf.o");
+/// A switch's programs as built for the kernel, from `data-path/kernel`.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../data-path/kernel/switch.bpf.o");
 
 /// Where in the kernel a port's program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,9 +80,9 @@ pub struct Kernel {
     namespace: u64,
     devices: DevMap<MapData>,
     attached: BTreeMap<PortId, Attachment>,
+    /// The programs of ports that were attached before: an interface that comes back waits for no verifier.
+    loaded: BTreeMap<PortId, (Mode, Ebpf)>,
 }
-
-const NAMESPACE: &str = "/proc/thread-self/ns/net";
 
 /// The maps that all programs share, and the files that they are pinned to.
 const SHARED: [(&str, &str); 7] = [
@@ -90,7 +98,7 @@ const SHARED: [(&str, &str); 7] = [
 /// Words of a block, as the loader takes them.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct BlockWords([u64; 3]);
+struct BlockWords([u64; 5]);
 
 // SAFETY: plain numbers without padding.
 unsafe impl Pod for BlockWords {}
@@ -100,7 +108,7 @@ impl Kernel {
     /// Whether they were adopted is the last of what is returned.
     pub fn open(options: KernelOptions) -> Result<(Self, Tables, Punts, bool), ProgramError> {
         let directory = bpffs::Directory::make(&options.name)?;
-        let maps = directory.path().join(format!("tables-{LAYOUT}-{}", options.block.slots()));
+        let maps = directory.path().join(Tables::directory_name(options.block));
         let adopted = maps.join("slots").exists();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&maps).map_err(ProgramError::file(&maps))?;
         let mut object = load(&options, &maps, PortId::NONE)?;
@@ -111,28 +119,76 @@ impl Kernel {
         let counts = PerCpuArray::try_from(take(&mut object, "COUNTS")?).map_err(access("counts"))?;
         let punts = RingBuf::try_from(take(&mut object, "PUNTS")?).map_err(access("punts"))?;
         let devices = DevMap::try_from(take(&mut object, "DEVICES")?).map_err(access("devices"))?;
-        let namespace = fs::metadata(NAMESPACE).map_err(ProgramError::file(NAMESPACE))?.ino();
+        let namespace = namespace()?;
         let tables = Tables::in_kernel(options.block, slots, ports, groups, Tuples::in_kernel(tuples)?, counts)?;
-        let kernel = Self { options, directory, maps, namespace, devices, attached: BTreeMap::new() };
+        let (attached, loaded) = Default::default();
+        let kernel = Self { options, directory, maps, namespace, devices, attached, loaded };
         Ok((kernel, tables, Punts::new(punts), adopted))
     }
 
     /// Runs the pipeline on the frames that come in by an interface. A link that a predecessor pinned for the port is
     /// adopted: its program is replaced and at no time absent.
     pub fn attach(&mut self, port: PortId, interface: &str, ifindex: u32, mode: Mode) -> Result<(), ProgramError> {
-        let mut object = load(&self.options, &self.maps, port)?;
+        let mut object = match self.loaded.remove(&port) {
+            Some((of, object)) if of == mode => object,
+            _ => load(&self.options, &self.maps, port)?,
+        };
         self.detach_former_port(port, ifindex)?;
-        let (links, adopted) = match mode {
+        match mode {
             Mode::Tc => {
                 let (link, adopted) = self.attach_tc(&mut object, "flowlane_tc", port, interface, ifindex, "tc")?;
-                (vec![link], adopted)
+                self.note(port, ifindex, mode, adopted, vec![link])?;
             }
-            Mode::Xdp => {
-                let (host, _) = self.attach_tc(&mut object, "flowlane_host", port, interface, ifindex, "host")?;
-                let (link, adopted) = self.attach_xdp(&mut object, port, interface, ifindex)?;
-                (vec![host, link], adopted)
-            }
-        };
+            Mode::Xdp => self.attach_at_driver(&mut object, port, interface, ifindex)?,
+        }
+        close_maps(&mut object);
+        self.loaded.insert(port, (mode, object));
+        Ok(())
+    }
+
+    /// Gives the frames with flow addresses that come in by an interface to this process, by an AF_XDP socket for each of
+    /// its receive queues. The kernel runs the pipeline on the others, and on all while the sockets are closed: also when
+    /// this process has been killed.
+    ///
+    /// # Errors
+    /// As [`Kernel::attach`]; [`ProgramError::MapAccess`] for more than [`flowlane_tables::QUEUES_MAX`] sockets.
+    pub fn attach_sockets(
+        &mut self,
+        port: PortId,
+        interface: &str,
+        ifindex: u32,
+        sockets: &[impl AsFd],
+    ) -> Result<(), ProgramError> {
+        let mut object = load_with(&self.options, &self.maps, port, true)?;
+        self.detach_former_port(port, ifindex)?;
+        let mut map = XskMap::try_from(take(&mut object, "SOCKETS")?).map_err(access("sockets"))?;
+        for (queue, socket) in (0..).zip(sockets) {
+            map.set(queue, socket.as_fd().as_raw_fd(), 0).map_err(access("sockets"))?;
+        }
+        self.attach_at_driver(&mut object, port, interface, ifindex)
+    }
+
+    fn attach_at_driver(
+        &mut self,
+        object: &mut Ebpf,
+        port: PortId,
+        interface: &str,
+        ifindex: u32,
+    ) -> Result<(), ProgramError> {
+        let (host, _) = self.attach_tc(object, "flowlane_host", port, interface, ifindex, "host")?;
+        let (link, adopted) = self.attach_xdp(object, port, interface, ifindex)?;
+        self.note(port, ifindex, Mode::Xdp, adopted, vec![host, link])
+    }
+
+    /// Takes note of a port's links, and ends what else it had.
+    fn note(
+        &mut self,
+        port: PortId,
+        ifindex: u32,
+        mode: Mode,
+        adopted: bool,
+        links: Vec<PinnedLink>,
+    ) -> Result<(), ProgramError> {
         let kinds: &[&str] = if mode == Mode::Tc { &["tc"] } else { &["xdp", "host"] };
         let keep: Vec<PathBuf> = kinds.iter().map(|kind| self.link_path(port, ifindex, kind)).collect();
         self.unpin_others(port, &keep)?;
@@ -155,6 +211,18 @@ impl Kernel {
             XdpMapError::MapError(source) => ProgramError::MapAccess { name: "devices", source },
             XdpMapError::ChainedProgramNotSupported => ProgramError::OldKernel,
         })
+    }
+
+    /// The interface that XDP sends a port's frames by, by index; none where none was named.
+    ///
+    /// # Errors
+    /// [`ProgramError::MapAccess`] where the kernel fails.
+    pub fn device(&self, port: PortId) -> Result<Option<u32>, ProgramError> {
+        match self.devices.get(u32::from(port.0), 0) {
+            Ok(device) => Ok(Some(device.if_index)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(source) => Err(ProgramError::MapAccess { name: "devices", source }),
+        }
     }
 
     /// Ends the pipeline on a port: the link is unpinned, and so detached.
@@ -180,26 +248,36 @@ impl Kernel {
         ports
     }
 
+    /// Whether ports run on tables of another layout or size, which a predecessor has left: they forward by those until they
+    /// are attached to this one's. So it is also where a successor was killed before it had attached all of them.
+    ///
+    /// # Errors
+    /// [`ProgramError::File`] where the pins can not be listed.
+    pub fn runs_on_old_tables(&self) -> Result<bool, ProgramError> {
+        Ok(!self.old_tables()?.is_empty() && !self.pinned_ports().is_empty())
+    }
+
     /// Removes tables that predecessors with another layout or size have left. To be called when all ports run on this
     /// one's tables.
+    ///
+    /// # Errors
+    /// [`ProgramError::File`] where they can not be removed.
     pub fn remove_old_tables(&self) -> Result<(), ProgramError> {
-        for file in fs::read_dir(self.directory.path()).map_err(ProgramError::file(self.directory.path()))?.flatten() {
-            let path = file.path();
-            if path.is_dir() && path != self.maps {
-                fs::remove_dir_all(&path).map_err(ProgramError::file(&path))?;
-            }
+        for path in self.old_tables()? {
+            fs::remove_dir_all(&path).map_err(ProgramError::file(&path))?;
         }
         Ok(())
     }
 
+    fn old_tables(&self) -> Result<Vec<PathBuf>, ProgramError> {
+        let files = fs::read_dir(self.directory.path()).map_err(ProgramError::file(self.directory.path()))?;
+        let paths = files.flatten().map(|file| file.path());
+        Ok(paths.filter(|path| path.is_dir() && *path != self.maps).collect())
+    }
+
     /// Removes everything that a switch of this name has pinned: its ports are plain interfaces again.
     pub fn remove(name: &str) -> Result<(), ProgramError> {
-        let Some(root) = bpffs::find() else { return Ok(()) };
-        let directory = root.join("flowlane").join(name);
-        match fs::remove_dir_all(&directory) {
-            Err(source) if source.kind() != ErrorKind::NotFound => Err(ProgramError::File { path: directory, source }),
-            _ => Ok(()),
-        }
+        bpffs::Directory::remove(name)
     }
 
     fn attach_tc(
@@ -214,7 +292,9 @@ impl Kernel {
         let failed =
             |source| ProgramError::Attach { program, interface: interface.to_owned(), source: Box::new(source) };
         let program: &mut SchedClassifier = program_of(object, program)?.try_into().map_err(failed)?;
-        program.load().map_err(failed)?;
+        if program.fd().is_err() {
+            program.load().map_err(failed)?;
+        }
         let path = self.link_path(port, ifindex, kind);
         if let Some(link) = pinned(&path) {
             let link: SchedClassifierLink = link.try_into().map_err(|_| ProgramError::Incomplete("tcx link"))?;
@@ -240,7 +320,9 @@ impl Kernel {
         let failed =
             |source| ProgramError::Attach { program, interface: interface.to_owned(), source: Box::new(source) };
         let program: &mut Xdp = program_of(object, program)?.try_into().map_err(failed)?;
-        program.load().map_err(failed)?;
+        if program.fd().is_err() {
+            program.load().map_err(failed)?;
+        }
         let path = self.link_path(port, ifindex, "xdp");
         if let Some(link) = pinned(&path) {
             let link: XdpLink = link.try_into().map_err(|_| ProgramError::Incomplete("XDP link"))?;
@@ -288,16 +370,28 @@ impl Kernel {
     }
 }
 
+/// Closes the maps of an object, of which the loaded programs have no need: many ports would have many open files.
+fn close_maps(object: &mut Ebpf) {
+    let names: Vec<String> = object.maps().map(|(name, _)| name.to_owned()).collect();
+    names.iter().for_each(|name| drop(object.take_map(name)));
+}
+
 /// Loads a copy of the programs for one port, on the shared maps: pinned ones are used, missing ones made and pinned.
 fn load(options: &KernelOptions, maps: &Path, port: PortId) -> Result<Ebpf, ProgramError> {
+    load_with(options, maps, port, false)
+}
+
+/// The same; `sockets` says whether the port has AF_XDP sockets.
+fn load_with(options: &KernelOptions, maps: &Path, port: PortId, sockets: bool) -> Result<Ebpf, ProgramError> {
     let words = BlockWords(options.block.to_words());
-    let (number, show) = (port.0, u8::from(options.show));
+    let (number, show, sockets) = (port.0, u8::from(options.show), u8::from(sockets));
     let mut loader = EbpfLoader::new();
     loader
         .btf(None)
         .override_global("BLOCK", &words, true)
         .override_global("PORT", &number, true)
         .override_global("SHOW", &show, true)
+        .override_global("HAS_SOCKETS", &sockets, true)
         .map_max_entries("SLOTS", options.block.slots())
         .map_max_entries("TUPLES", options.block.slots())
         .map_max_entries("PUNTS", options.queue_bytes);
@@ -305,48 +399,4 @@ fn load(options: &KernelOptions, maps: &Path, port: PortId) -> Result<Ebpf, Prog
         loader.map_pin_path(name, maps.join(file));
     }
     Ok(loader.load(OBJECT).map_err(Box::new)?)
-}
-
-/// A link that a predecessor has pinned.
-fn pinned(path: &Path) -> Option<FdLink> {
-    PinnedLink::from_pin(path).ok().map(FdLink::from)
-}
-
-/// Pins a new link.
-fn pin(link: impl TryInto<FdLink>, path: &Path) -> Result<PinnedLink, ProgramError> {
-    let link = link.try_into().map_err(|_| ProgramError::OldKernel)?;
-    link.pin(path).map_err(|error| ProgramError::Pin { path: path.into(), reason: error.to_string() })
-}
-
-/// An adopted link is pinned already; only the handle is made anew.
-fn keep(link: impl TryInto<FdLink>, path: &Path) -> Result<PinnedLink, ProgramError> {
-    drop(link.try_into());
-    PinnedLink::from_pin(path).map_err(|error| ProgramError::Pin { path: path.into(), reason: error.to_string() })
-}
-
-fn remove_if_there(path: &Path) -> Result<(), ProgramError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != ErrorKind::NotFound => Err(ProgramError::File { path: path.into(), source }),
-        _ => Ok(()),
-    }
-}
-
-fn program_of<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut aya::programs::Program, ProgramError> {
-    object.program_mut(name).ok_or(ProgramError::Incomplete(name))
-}
-
-fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, ProgramError> {
-    object.take_map(name).ok_or(ProgramError::Incomplete(name))
-}
-
-fn access(name: &'static str) -> impl FnOnce(aya::maps::MapError) -> ProgramError {
-    move |source| ProgramError::MapAccess { name, source }
-}
-
-fn fd(map: &Map) -> Result<std::os::fd::BorrowedFd<'_>, ProgramError> {
-    use std::os::fd::AsFd as _;
-    match map {
-        Map::Array(data) => Ok(data.fd().as_fd()),
-        _ => Err(ProgramError::Incomplete("array map")),
-    }
 }

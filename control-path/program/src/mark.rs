@@ -1,6 +1,6 @@
 //! Adds the virtual-circuit flag to packets of this host, as long as somebody wants it.
 
-use crate::{OBJECT, ProgramError};
+use crate::{HOST_OBJECT, ProgramError};
 use aya::{
     Ebpf, EbpfLoader,
     maps::Array,
@@ -23,7 +23,7 @@ impl Marking {
     /// Linux 6.6, or where there is no such interface.
     pub fn start(interface: &str, rules: &[MarkRule]) -> Result<Self, ProgramError> {
         const PROGRAM: &str = "flowlane_mark";
-        let mut object = EbpfLoader::new().btf(None).load(OBJECT).map_err(Box::new)?;
+        let mut object = EbpfLoader::new().btf(None).load(HOST_OBJECT).map_err(Box::new)?;
         let table = object.map_mut("RULES").ok_or(ProgramError::Incomplete("RULES"))?;
         let access = |source| ProgramError::MapAccess { name: "rules", source };
         let mut table: Array<_, [u8; 48]> = Array::try_from(table).map_err(access)?;

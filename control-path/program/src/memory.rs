@@ -1,8 +1,8 @@
 //! Tables in memory that others see as well.
 
 use crate::ProgramError;
-use flowlane_tables::{ENDS, Group, PortEntry, Slot, Word};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use flowlane_tables::{ENDS, Group, PortEntry, RunFlow, RunScopes, Slot, Word};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use std::{
     fs::OpenOptions,
     num::NonZeroUsize,
@@ -43,6 +43,15 @@ unsafe impl Entry for [Word; 2] {
     const WHAT: &'static str = "destination";
 }
 
+// SAFETY: as above; both consist of words too.
+unsafe impl Entry for RunFlow {
+    const WHAT: &'static str = "run";
+}
+// SAFETY: as above.
+unsafe impl Entry for RunScopes {
+    const WHAT: &'static str = "scope";
+}
+
 /// A table mapped into this process: a slice that others may change at any time, a word at a time.
 #[derive(Debug)]
 pub struct Mapped<T: Entry> {
@@ -65,13 +74,30 @@ impl<T: Entry> Mapped<T> {
         Self::checked(start, entries)
     }
 
-    /// Maps fresh memory of this process's own.
+    /// Maps fresh memory of this process's own, in huge pages where the kernel has them to give: each entry of a large
+    /// table is far from the one before, and would have to be found through the page tables.
     pub fn private(entries: usize) -> Result<Self, ProgramError> {
         let bytes = Self::bytes(entries);
         // SAFETY: as in `shared`.
         let start =
-            unsafe { mmap_anonymous(None, bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED) };
-        Self::checked(start, entries)
+            unsafe { mmap_anonymous(None, bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE) };
+        let mapped = Self::checked(start, entries)?;
+        // SAFETY: the mapping just made. The advice changes no octet, and the kernel may not take it.
+        let _ = unsafe { madvise(mapped.start.cast(), bytes.get(), MmapAdvise::MADV_HUGEPAGE) };
+        Ok(mapped)
+    }
+
+    /// Fetches an entry into the cache.
+    #[inline(always)]
+    pub fn prefetch(entry: &T) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a hint; the processor has had it since before it was of 64 bits.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>((&raw const *entry).cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = entry;
     }
 
     /// Maps a file, which is created with zeroes where it does not exist, and so outlives this process.

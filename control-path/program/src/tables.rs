@@ -28,10 +28,15 @@ pub struct Tables {
 }
 
 impl Tables {
+    /// The name of the directory of a block's tables, of files or of pins. It says the layout and the size: tables that differ
+    /// in one of them are not adopted.
+    pub fn directory_name(block: Block) -> String {
+        format!("tables-{}-{}", flowlane_tables::LAYOUT, block.slots())
+    }
+
     /// Tables in files below `directory`, for a switch without the kernel. They outlive the process.
     pub fn in_files(block: Block, directory: &Path) -> Result<Self, ProgramError> {
-        let name = format!("tables-{}-{}", flowlane_tables::LAYOUT, block.slots());
-        let directory = directory.join(name);
+        let directory = directory.join(Self::directory_name(block));
         std::fs::create_dir_all(&directory).map_err(ProgramError::file(&directory))?;
         Ok(Self {
             block,
@@ -127,6 +132,12 @@ impl Tables {
         let end = monotonic_nanos().saturating_add(millis.saturating_mul(1_000_000));
         u32::try_from(end.div_ceil(TICK_NANOS)).unwrap_or(flowlane_tables::NEVER).min(flowlane_tables::NEVER - 1)
     }
+
+    /// The milliseconds until a tick begins, rounded up; 0 where it has begun. It undoes [`Tables::tick_in`], but for the
+    /// tick at most by which that rounds up.
+    pub fn millis_until(tick: u32) -> u64 {
+        (u64::from(tick) * TICK_NANOS).saturating_sub(monotonic_nanos()).div_ceil(1_000_000)
+    }
 }
 
 /// The kernel's monotonic clock, as its programs read it.
@@ -149,6 +160,11 @@ impl flowlane_pipeline::Tables for Tables {
     #[inline(always)]
     fn slot(&self, index: SlotIndex) -> Option<&Slot> {
         self.slots.get(index.0 as usize)
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, slot: &Slot) {
+        Mapped::prefetch(slot);
     }
 
     #[inline(always)]

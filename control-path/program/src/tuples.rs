@@ -22,9 +22,7 @@ type KernelTuples = KernelMap<MapData, [u8; 40], u64>;
 impl Tuples {
     /// The kernel's table, with what a predecessor has left in it.
     pub(crate) fn in_kernel(kernel: KernelTuples) -> Result<Self, ProgramError> {
-        let entries = kernel.iter().map(|entry| entry.map(|(key, address)| (Tuple::from_octets(&key), address)));
-        let known = entries.collect::<Result<_, MapError>>().map_err(access)?;
-        Ok(Self { known: RwLock::new(known), kernel: Some(Mutex::new(kernel)) })
+        Ok(Self { known: RwLock::new(read(&kernel)?), kernel: Some(Mutex::new(kernel)) })
     }
 
     /// What a tuple has.
@@ -41,6 +39,28 @@ impl Tuples {
             .iter()
             .map(|(tuple, address)| (*tuple, *address))
             .collect()
+    }
+
+    /// All entries that the kernel's programs find, where the kernel runs the pipeline; else [`Tuples::all`]. Somebody else may
+    /// have changed them.
+    ///
+    /// # Errors
+    /// [`ProgramError::MapAccess`] where the kernel's table can not be read.
+    pub fn in_data_path(&self) -> Result<Vec<(Tuple, u64)>, ProgramError> {
+        match &self.kernel {
+            Some(kernel) => Ok(read(&kernel.lock().unwrap_or_else(PoisonError::into_inner))?.into_iter().collect()),
+            None => Ok(self.all()),
+        }
+    }
+
+    /// Takes the kernel's entries for one's own, whoever has written them.
+    ///
+    /// # Errors
+    /// [`ProgramError::MapAccess`] where the kernel's table can not be read.
+    pub fn read_again(&self) -> Result<(), ProgramError> {
+        let entries = self.in_data_path()?.into_iter().collect();
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = entries;
+        Ok(())
     }
 
     /// Gives a tuple a flow address, or [`flowlane_tables::PASS`].
@@ -68,6 +88,11 @@ impl Tuples {
             Err(source) => Err(access(source)),
         }
     }
+}
+
+fn read(kernel: &KernelTuples) -> Result<HashMap<Tuple, u64>, ProgramError> {
+    let entries = kernel.iter().map(|entry| entry.map(|(key, address)| (Tuple::from_octets(&key), address)));
+    entries.collect::<Result<_, MapError>>().map_err(access)
 }
 
 fn access(source: MapError) -> ProgramError {

@@ -473,9 +473,9 @@ fn a_million_flows_written_to_mapped_memory_are_in_the_kernels_map() {
     for index in (0..FLOWS).step_by(997).chain([FLOWS - 1]) {
         let words = array.get(&index, 0).expect("a slot");
         let mac = 0x0200_0000_0000 | u64::from(index);
-        let key = address(index).mac().to_u64() << 16 | u64::from(1 + index % 500);
-        let next = mac << 16 | 2 | if index % 2 == 1 { 1 << 15 } else { 0 };
-        assert_eq!(words, [key, u64::from(NEVER - 1) << 32, next, 0, 0, 0, 0, 0], "slot {index}");
+        let key = address(index).mac().to_wire() | u64::from(1 + index % 500) << 48;
+        let next = Mac::from_u64(mac).to_wire() | 2 << 48 | if index % 2 == 1 { 1 << 63 } else { 0 };
+        assert_eq!(words, [key, u64::from(NEVER - 1), next, 0, 0, 0, 0, 0], "slot {index}");
     }
     // A new mapping sees all of them.
     let (_kernel, tables, _, adopted) = Kernel::open(name.options(million)).expect("the kernel takes the object");
