@@ -3,7 +3,7 @@
 use crate::free::FreeSlots;
 use crate::receivers::{GROUPS_MAX, Receivers, ReceiversError, Regroup};
 use crate::usage::Usage;
-use crate::{Change, ClientId, Lease, LeaseKey, LeaseState, Policy, Refusal, Request};
+use crate::{Change, ClientId, FlowSpec, Lease, LeaseKey, LeaseState, Policy, Refusal, Request};
 use flowlane_wire::{Block, PortId, SlotIndex};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -32,6 +32,8 @@ pub struct Allotter {
     leases: BTreeMap<SlotIndex, Lease>,
     /// The active leases by key.
     keys: HashMap<LeaseKey, SlotIndex>,
+    /// Those that an operator has closed, while they are in quarantine, by key.
+    closed: HashMap<LeaseKey, SlotIndex>,
     /// When each lease, or its quarantine, ends. Leases without end are not in here.
     deadlines: BTreeSet<(u64, SlotIndex)>,
     free: FreeSlots,
@@ -75,7 +77,7 @@ pub enum RestoreError {
     /// A slot belongs to two stored leases.
     #[error("two stored leases share slot {}: the store is damaged, move it aside (its leases are lost, hosts ask again)", .0.0)]
     Overlap(SlotIndex),
-    /// Two active leases have the same key.
+    /// Two active leases have the same key, or two closed ones.
     #[error(
         "client {client} has two stored leases with IAID {iaid}: the store is damaged, move it aside (its leases are \
          lost, hosts ask again)"
@@ -98,6 +100,7 @@ impl Allotter {
             next: next % space(&block),
             leases: BTreeMap::new(),
             keys: HashMap::new(),
+            closed: HashMap::new(),
             deadlines: BTreeSet::new(),
             free: FreeSlots::new(block.slots()),
             usage: Usage::default(),
@@ -107,7 +110,8 @@ impl Allotter {
         }
     }
 
-    /// Takes over a lease from the store. It queues no change.
+    /// Takes over a lease from the store. It queues no change. Its client may have been promised all that was reserved, so
+    /// it ends then.
     ///
     /// # Errors
     /// A [`RestoreError`] where the lease contradicts the block or the leases restored before it; nothing is changed.
@@ -122,11 +126,26 @@ impl Allotter {
             let taken = (slot.0..slot.0 + count).find(|&slot| !self.free.are_free(slot, 1)).unwrap_or(slot.0);
             return Err(RestoreError::Overlap(SlotIndex(taken)));
         }
-        if lease.is_active() && self.keys.contains_key(&lease.key) {
+        let same = match lease.state {
+            LeaseState::Active => self.keys.contains_key(&lease.key),
+            LeaseState::Closed { .. } => self.closed.contains_key(&lease.key),
+            LeaseState::Quarantined { .. } => false,
+        };
+        if same {
             return Err(RestoreError::SameKey { client: lease.key.client, iaid: lease.key.iaid });
         }
-        self.replace(slot, Some(lease));
+        self.replace(slot, Some(Lease { expires: lease.reserved, ..lease }));
         Ok(())
+    }
+
+    /// Ends a restored lease at `expires`, where that is before the end that it was restored with: for whoever knows that its
+    /// client was promised no more. It queues no change.
+    pub fn restore_end(&mut self, slot: SlotIndex, expires: u64) {
+        let Some(lease) = self.leases.get(&slot).filter(|lease| lease.is_active() && expires < lease.expires) else {
+            return;
+        };
+        let lease = Lease { expires, ..lease.clone() };
+        self.replace(slot, Some(lease));
     }
 
     /// What [`Allotter::request`] would grant, without granting it: for an Advertise, which promises nothing
@@ -139,7 +158,7 @@ impl Allotter {
         request.spec.receivers.as_ref().map_or(Ok(()), |receivers| receivers.check(self.block))?;
         match self.lease(&request.key) {
             Some(lease) => self.extended(lease, request, now),
-            None => self.fresh(request, now),
+            None => self.open(&request.key).and_then(|()| self.fresh(request, now)),
         }
     }
 
@@ -151,8 +170,9 @@ impl Allotter {
     /// policy, a quota, or the longest run of free slots allows no more.
     ///
     /// # Errors
-    /// [`Refusal::Invalid`], [`Refusal::OtherPort`] for a lease of another port, [`Refusal::PortQuota`] and
-    /// [`Refusal::ClientQuota`] where nothing is left of them, [`Refusal::Full`].
+    /// [`Refusal::Invalid`], [`Refusal::OtherPort`] for a lease of another port, [`Refusal::Closed`] for one that an
+    /// operator has closed, [`Refusal::PortQuota`] and [`Refusal::ClientQuota`] where nothing is left of them,
+    /// [`Refusal::Full`].
     pub fn request(&mut self, request: &Request, now: u64) -> Result<Lease, Refusal> {
         self.expire(now);
         let lease = self.offer(request, now)?;
@@ -180,13 +200,44 @@ impl Allotter {
     /// Extends a lease by `lifetime` seconds from now; none is as long as before.
     ///
     /// # Errors
-    /// [`Refusal::NoBinding`], [`Refusal::OtherPort`].
+    /// [`Refusal::NoBinding`], [`Refusal::OtherPort`]; [`Refusal::Closed`] for a lease that an operator has closed.
     pub fn renew(&mut self, key: &LeaseKey, port: PortId, lifetime: Option<u32>, now: u64) -> Result<Lease, Refusal> {
         self.expire(now);
+        self.open(key)?;
         let mut lease = self.held(key, port)?.clone();
         self.extend(&mut lease, lifetime, now);
         self.set(slot_of(&self.block, lease.first), Some(lease.clone()));
         Ok(lease)
+    }
+
+    /// Extends a lease as [`Allotter::renew`] does, but only so far that nothing has to be written: for as long as nothing
+    /// can be. Returns the lease with the end that its client may be promised, and the lifetime until then in whole seconds.
+    /// Nothing else happens: leases whose time has come wait until their end can be written.
+    ///
+    /// # Errors
+    /// As [`Allotter::renew`]; [`Refusal::NoBinding`] also where the lease's time is over, or less than a second is left.
+    pub fn prolong(&mut self, key: &LeaseKey, port: PortId, lifetime: Option<u32>, now: u64) -> Result<Lease, Refusal> {
+        self.open(key)?;
+        let mut lease = self.held(key, port)?.clone();
+        let until = end(self.policy.lifetime(lifetime, lease.lifetime), now).min(lease.reserved);
+        let seconds = until.saturating_sub(now) / 1000;
+        if lease.expires <= now || seconds == 0 {
+            return Err(Refusal::NoBinding);
+        }
+        let promised = if until == u64::MAX { until } else { now + seconds * 1000 };
+        // It may have been promised more before.
+        lease.expires = lease.expires.max(promised);
+        self.set(slot_of(&self.block, lease.first), Some(lease.clone()));
+        Ok(Lease { lifetime: u32::try_from(seconds).unwrap_or(u32::MAX), expires: promised, ..lease })
+    }
+
+    /// Whether a request asks for nothing new: for a lease that its client has, only longer.
+    pub fn is_repeated(&self, request: &Request) -> bool {
+        self.lease(&request.key).is_some_and(|lease| {
+            (request.port, request.host) == (lease.port, lease.host)
+                && receivers_of(lease, request)
+                    .is_ok_and(|receivers| FlowSpec { receivers, ..request.spec.clone() } == lease.spec)
+        })
     }
 
     /// Ends a lease that its client gives back; its addresses go to quarantine. Returns the lease as it is now.
@@ -196,7 +247,7 @@ impl Allotter {
     pub fn release(&mut self, key: &LeaseKey, port: PortId, now: u64) -> Result<Lease, Refusal> {
         self.expire(now);
         let slot = slot_of(&self.block, self.held(key, port)?.first);
-        self.quarantine(slot, now).ok_or(Refusal::NoBinding)
+        self.quarantine(slot, LeaseState::quarantined, now).ok_or(Refusal::NoBinding)
     }
 
     /// Ends a lease whose addresses the client can not use (RFC 8415 section 18.3.8). The addresses go to quarantine,
@@ -208,14 +259,21 @@ impl Allotter {
         self.release(key, port, now)
     }
 
-    /// Ends the lease that holds `slot`, for the administrator, whoever's it is.
+    /// Ends the lease that holds `slot`, whoever's it is. Its client may ask anew.
+    ///
+    /// # Errors
+    /// [`Refusal::NoBinding`] where no active lease holds the slot.
+    pub fn end(&mut self, slot: SlotIndex, now: u64) -> Result<Lease, Refusal> {
+        self.end_as(slot, LeaseState::quarantined, now)
+    }
+
+    /// Ends the lease that holds `slot` for good: until its quarantine is over, its client gets no lease under this key
+    /// ([`Refusal::Closed`]). For an operator who takes a flow off the network.
     ///
     /// # Errors
     /// [`Refusal::NoBinding`] where no active lease holds the slot.
     pub fn close(&mut self, slot: SlotIndex, now: u64) -> Result<Lease, Refusal> {
-        self.expire(now);
-        let first = self.lease_at(slot).ok_or(Refusal::NoBinding)?.first;
-        self.quarantine(slot_of(&self.block, first), now).ok_or(Refusal::NoBinding)
+        self.end_as(slot, |until| LeaseState::Closed { until }, now)
     }
 
     /// Does everything whose time has come: leases end and go to quarantine, quarantines end. A quarantine is counted
@@ -224,7 +282,7 @@ impl Allotter {
         while let Some(&(deadline, slot)) = self.deadlines.first()
             && deadline <= now
         {
-            if self.quarantine(slot, now).is_none() {
+            if self.quarantine(slot, LeaseState::quarantined, now).is_none() {
                 self.set(slot, None);
             }
         }
@@ -321,6 +379,11 @@ impl Allotter {
         if lease.port == port { Ok(lease) } else { Err(Refusal::OtherPort(lease.port)) }
     }
 
+    /// Whether the client may have a lease under this key: no operator has closed one.
+    fn open(&self, key: &LeaseKey) -> Result<(), Refusal> {
+        if self.closed.contains_key(key) { Err(Refusal::Closed) } else { Ok(()) }
+    }
+
     /// `lease` as the request makes it: the same addresses, for longer.
     fn extended(&self, lease: &Lease, request: &Request, now: u64) -> Result<Lease, Refusal> {
         if lease.port != request.port {
@@ -333,9 +396,12 @@ impl Allotter {
         Ok(lease)
     }
 
+    /// Whoever does not hear of a lease that has become shorter relies on the end that it had: that much stays reserved.
     fn extend(&self, lease: &mut Lease, lifetime: Option<u32>, now: u64) {
+        let promised = lease.expires;
         lease.lifetime = self.policy.lifetime(lifetime, lease.lifetime);
         lease.expires = end(lease.lifetime, now);
+        lease.reserved = self.policy.reserved(lease.lifetime, lease.expires, lease.reserved).max(promised);
     }
 
     /// A new lease for the request, of the addresses whose turn it is.
@@ -349,6 +415,7 @@ impl Allotter {
         let count = wanted.min(self.policy.max_addresses).min(room);
         let (first, count) = self.find(count).ok_or_else(|| self.full())?;
         let lifetime = self.policy.lifetime(request.lifetime, self.policy.default_lifetime);
+        let expires = end(lifetime, now);
         Ok(Lease {
             key: request.key.clone(),
             port: request.port,
@@ -356,7 +423,8 @@ impl Allotter {
             first,
             count,
             lifetime,
-            expires: end(lifetime, now),
+            expires,
+            reserved: self.policy.reserved(lifetime, expires, 0),
             spec: request.spec.clone(),
             state: LeaseState::Active,
         })
@@ -383,11 +451,17 @@ impl Allotter {
         Refusal::Full { leased, quarantined, slots }
     }
 
-    /// Moves the active lease at `slot` to quarantine; none if there is no active one.
-    fn quarantine(&mut self, slot: SlotIndex, now: u64) -> Option<Lease> {
+    fn end_as(&mut self, slot: SlotIndex, state: fn(u64) -> LeaseState, now: u64) -> Result<Lease, Refusal> {
+        self.expire(now);
+        let first = self.lease_at(slot).ok_or(Refusal::NoBinding)?.first;
+        self.quarantine(slot_of(&self.block, first), state, now).ok_or(Refusal::NoBinding)
+    }
+
+    /// Moves the active lease at `slot` to quarantine, of the `state` that it has until then; none if there is no
+    /// active one.
+    fn quarantine(&mut self, slot: SlotIndex, state: fn(u64) -> LeaseState, now: u64) -> Option<Lease> {
         let lease = self.leases.get(&slot).filter(|lease| lease.is_active())?;
-        let state = LeaseState::Quarantined { until: self.policy.quarantine_end(now) };
-        let lease = Lease { state, ..lease.clone() };
+        let lease = Lease { state: state(self.policy.quarantine_end(now)), ..lease.clone() };
         self.set(slot, Some(lease.clone()));
         Some(lease)
     }
@@ -405,9 +479,11 @@ impl Allotter {
             self.usage.remove(lease);
             self.free.give(slot.0, lease.count);
             self.deadlines.remove(&(deadline(lease), slot));
-            if lease.is_active() {
-                self.keys.remove(&lease.key);
-            }
+            match lease.state {
+                LeaseState::Active => self.keys.remove(&lease.key),
+                LeaseState::Closed { .. } => self.closed.remove(&lease.key),
+                LeaseState::Quarantined { .. } => None,
+            };
         }
         if let Some(lease) = after {
             self.usage.add(&lease);
@@ -415,9 +491,11 @@ impl Allotter {
             if deadline(&lease) != u64::MAX {
                 self.deadlines.insert((deadline(&lease), slot));
             }
-            if lease.is_active() {
-                self.keys.insert(lease.key.clone(), slot);
-            }
+            match lease.state {
+                LeaseState::Active => self.keys.insert(lease.key.clone(), slot),
+                LeaseState::Closed { .. } => self.closed.insert(lease.key.clone(), slot),
+                LeaseState::Quarantined { .. } => None,
+            };
             self.leases.insert(slot, lease);
         }
         before
@@ -442,7 +520,7 @@ fn end(lifetime: u32, now: u64) -> u64 {
 fn deadline(lease: &Lease) -> u64 {
     match lease.state {
         LeaseState::Active => lease.expires,
-        LeaseState::Quarantined { until } => until,
+        LeaseState::Quarantined { until } | LeaseState::Closed { until } => until,
     }
 }
 

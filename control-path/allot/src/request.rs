@@ -35,9 +35,17 @@ pub struct FlowSpec {
     /// What the last switch before the receiver does to the DSCP of the flow's packets.
     #[serde(default)]
     pub restore: Restore,
+    /// Which of several equal next hops the flow takes, at each switch: this number modulo how many there are. None is the
+    /// switch's choice.
+    #[serde(default)]
+    pub path: Option<u8>,
+    /// Whether the flow is of use only if the switch can forward to the destination when it grants it: the host has another
+    /// way for its packets.
+    #[serde(default)]
+    pub only_with_a_way: bool,
     /// Where the request has come by: other switches before this one, if any.
     #[serde(default)]
-    pub path: PathSoFar,
+    pub so_far: PathSoFar,
 }
 
 /// Who asks. Two requests with the same client and IAID are about the same lease.
@@ -98,8 +106,13 @@ pub struct Lease {
     pub count: u32,
     /// How long the lease was granted for, in seconds; `u32::MAX` is for ever (RFC 8415 section 7.7).
     pub lifetime: u32,
-    /// When it ends, in milliseconds of the boot-time clock; `u64::MAX` is never.
+    /// When it ends, in milliseconds of the boot-time clock; `u64::MAX` is never. It is not kept on disk: a renewal up to
+    /// `reserved` needs no write.
+    #[serde(skip)]
     pub expires: u64,
+    /// Until when the store keeps the addresses for the client, in milliseconds of the boot-time clock; `u64::MAX` is for
+    /// ever. `expires` is never later, so that a restarted switch, which knows this only, ends no lease early.
+    pub reserved: u64,
     /// What for.
     pub spec: FlowSpec,
     /// Whether the addresses are in use, or wait until no late frame can be under way any more.
@@ -116,6 +129,19 @@ pub enum LeaseState {
         /// When the addresses may be allotted again.
         until: u64,
     },
+    /// Ended by an operator: as [`LeaseState::Quarantined`], and the client gets no other lease under this key before
+    /// `until`.
+    Closed {
+        /// When the addresses may be allotted again, and the client may ask again.
+        until: u64,
+    },
+}
+
+impl LeaseState {
+    /// In quarantine until then.
+    pub(crate) fn quarantined(until: u64) -> Self {
+        Self::Quarantined { until }
+    }
 }
 
 /// Why a request was not granted.
@@ -152,9 +178,15 @@ pub enum Refusal {
     /// There is no such lease, or it is another client's.
     #[error("there is no such lease")]
     NoBinding,
+    /// An operator has closed the client's lease of this number.
+    #[error("an operator has closed this flow")]
+    Closed,
     /// The lease belongs to another port than the request came in by.
     #[error("the lease belongs to port {0}")]
     OtherPort(PortId),
+    /// The switch can not forward to the destination, and the request is for no flow then.
+    #[error("no way to the destination: {0}")]
+    NoWay(String),
     /// A group can not have these receivers.
     #[error(transparent)]
     Receivers(#[from] ReceiversError),
@@ -175,6 +207,15 @@ pub struct Change {
 }
 
 impl Change {
+    /// Whether the store does not know it yet: all but the end of a lease, as long as that is not after
+    /// [`Lease::reserved`].
+    pub fn needs_writing(&self) -> bool {
+        match (&self.before, &self.after) {
+            (Some(before), Some(after)) => !before.is_same_on_disk(after),
+            (before, after) => before != after,
+        }
+    }
+
     /// Whether it is about a group's lease. None changes a group into a flow to one host, or back.
     pub fn is_of_group(&self) -> bool {
         [&self.before, &self.after].into_iter().flatten().any(Lease::is_group)
@@ -196,5 +237,13 @@ impl Lease {
     /// Whether the client may use the addresses.
     pub fn is_active(&self) -> bool {
         self.state == LeaseState::Active
+    }
+
+    /// Whether both have one row in the store: they differ in their ends at most.
+    fn is_same_on_disk(&self, other: &Self) -> bool {
+        let Self { key, port, host, first, count, lifetime, expires: _, reserved, spec, state } = self;
+        (reserved, state, lifetime) == (&other.reserved, &other.state, &other.lifetime)
+            && (first, count, port, host) == (&other.first, &other.count, &other.port, &other.host)
+            && (key, spec) == (&other.key, &other.spec)
     }
 }

@@ -24,7 +24,7 @@ impl Usage {
                 *self.ports.entry(lease.port).or_default() += lease.count;
                 *self.clients.entry(lease.key.client.clone()).or_default() += lease.count;
             }
-            LeaseState::Quarantined { .. } => self.quarantined += lease.count,
+            LeaseState::Quarantined { .. } | LeaseState::Closed { .. } => self.quarantined += lease.count,
         }
     }
 
@@ -36,7 +36,7 @@ impl Usage {
                 subtract(&mut self.ports, &lease.port, lease.count);
                 subtract(&mut self.clients, &lease.key.client, lease.count);
             }
-            LeaseState::Quarantined { .. } => self.quarantined -= lease.count,
+            LeaseState::Quarantined { .. } | LeaseState::Closed { .. } => self.quarantined -= lease.count,
         }
     }
 

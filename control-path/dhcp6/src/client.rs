@@ -66,6 +66,9 @@ pub enum Event {
     /// A server said that the flow has no way by it: it has come by that switch before, or by as many as it may. The
     /// client goes on asking, as after [`Event::Refused`].
     NoWay(Status),
+    /// An operator has closed the lease at the server ([`StatusCode::NotAllowed`]): the addresses may not be used any
+    /// more, and the client asks for no others. It has nothing to do any more.
+    Closed(Status),
     /// The addresses may not be used any more: the lease has ended. The client asks for new ones.
     Lost,
     /// [`Client::release`] has come to its end: a server confirmed it, or there was nothing to release, or nobody
@@ -86,6 +89,9 @@ pub struct Grant {
     pub valid: u32,
     /// What the flow is for, as the server granted it.
     pub spec: FlowSpec,
+    /// How many next hops there are to choose from by [`FlowSpec::path`], where the server says it: when the lease is
+    /// granted, and not when it is renewed.
+    pub paths: Option<u8>,
     /// Who granted it.
     pub server: Duid,
 }
@@ -207,7 +213,7 @@ impl Client {
         }
     }
 
-    /// Whether the client has nothing to do any more, after [`release`](Self::release).
+    /// Whether the client has nothing to do any more, after [`release`](Self::release) or [`Event::Closed`].
     pub fn is_closed(&self) -> bool {
         self.closed
     }
@@ -269,6 +275,12 @@ impl Client {
     fn lose(&mut self) {
         self.binding = None;
         self.events.push_back(Event::Lost);
+    }
+
+    /// Nothing is asked any more.
+    fn close(&mut self, status: Status) {
+        (self.exchange, self.binding, self.best, self.closed) = (None, None, None, true);
+        self.events.push_back(Event::Closed(status));
     }
 
     /// An exchange is over without a lease.
@@ -359,7 +371,7 @@ impl Client {
                 Ok(())
             }
             Err(refused) => {
-                if requested && refused.status.code != StatusCode::UnspecFail {
+                if requested && !matches!(refused.status.code, StatusCode::UnspecFail | StatusCode::NotAllowed) {
                     self.ended(MessageType::Request, now);
                 }
                 self.refuse(refused)
@@ -404,7 +416,10 @@ impl Client {
     }
 
     fn refuse(&mut self, Refused { status, no_way }: Refused) -> Result<(), Discard> {
-        self.events.push_back(if no_way { Event::NoWay(status) } else { Event::Refused(status) });
+        match status.code {
+            StatusCode::NotAllowed => self.close(status),
+            _ => self.events.push_back(if no_way { Event::NoWay(status) } else { Event::Refused(status) }),
+        }
         Ok(())
     }
 
@@ -442,6 +457,7 @@ impl Client {
             t2: seconds(times.t2),
             valid: block.valid_lifetime,
             spec: FlowOption::spec(ia.flow(), flow_of(&answer.options)),
+            paths: ia.flow().and_then(|flow| flow.paths),
             server: server.clone(),
         };
         Ok(Ok((grant, binding)))

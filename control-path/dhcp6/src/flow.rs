@@ -37,6 +37,12 @@ pub struct FlowOption {
     /// Sub-option 7, 2 octets: what the last switch does to the DSCP; 0 keeps it, 1 clears bits, 2 sets it; then the bits
     /// or the DSCP, 0 to 63.
     pub restore: Option<Restore>,
+    /// Sub-option 8, empty: the flow is of use only if the server's switch can forward to the destination now. From clients.
+    pub only_with_a_way: bool,
+    /// Sub-option 9, 1 octet: which of several equal next hops the flow takes, modulo their number.
+    pub path: Option<u8>,
+    /// Sub-option 10, 1 octet, from servers: how many next hops there are to choose from.
+    pub paths: Option<u8>,
     /// Sub-options not understood.
     pub other: Vec<RawOption>,
 }
@@ -58,20 +64,23 @@ mod sub_option {
     pub(super) const HOP_LIMIT: u16 = 5;
     pub(super) const CROSSED: u16 = 6;
     pub(super) const RESTORE: u16 = 7;
+    pub(super) const ONLY_WITH_A_WAY: u16 = 8;
+    pub(super) const PATH: u16 = 9;
+    pub(super) const PATHS: u16 = 10;
 }
 
 impl FlowOption {
     /// The option for a flow. Of a name longer than [`MAX_NAME`] octets, the characters that fit. What is as without it is
     /// left out.
     pub fn new(spec: &FlowSpec) -> Self {
-        let granted = Self::granted(spec);
-        if spec.path == PathSoFar::default() {
-            return granted;
+        let asked = Self { only_with_a_way: spec.only_with_a_way, ..Self::granted(spec) };
+        if spec.so_far == PathSoFar::default() {
+            return asked;
         }
-        Self { hop_limit: Some(spec.path.hop_limit), crossed: Some(spec.path.crossed.clone()), ..granted }
+        Self { hop_limit: Some(spec.so_far.hop_limit), crossed: Some(spec.so_far.crossed.clone()), ..asked }
     }
 
-    /// The option that says what was granted: all of it but where the request has come by.
+    /// The option that says what was granted: all of it but the condition, and where the request has come by.
     pub fn granted(spec: &FlowSpec) -> Self {
         let name = spec.name.as_deref().map(|name| name[..name.floor_char_boundary(MAX_NAME)].to_owned());
         Self {
@@ -80,6 +89,7 @@ impl FlowOption {
             field: Some(spec.field),
             name,
             restore: Some(spec.restore).filter(|restore| *restore != Restore::Keep),
+            path: spec.path,
             ..Self::default()
         }
     }
@@ -94,7 +104,9 @@ impl FlowOption {
             name: first(inner, outer, |flow| flow.name.clone()),
             restore: first(inner, outer, |flow| flow.restore).unwrap_or_default(),
             receivers: None,
-            path: PathSoFar {
+            path: first(inner, outer, |flow| flow.path),
+            only_with_a_way: inner.into_iter().chain(outer).any(|flow| flow.only_with_a_way),
+            so_far: PathSoFar {
                 hop_limit: first(inner, outer, |flow| flow.hop_limit).unwrap_or(PathSoFar::HOP_LIMIT),
                 crossed: first(inner, outer, |flow| flow.crossed.clone()).unwrap_or_default(),
             },
@@ -115,6 +127,9 @@ impl FlowOption {
                 sub_option::HOP_LIMIT => flow.hop_limit.replace(value.u8()?).is_some(),
                 sub_option::CROSSED => flow.crossed.replace(parse_crossed(&mut value)?).is_some(),
                 sub_option::RESTORE => flow.restore.replace(parse_restore(&mut value)?).is_some(),
+                sub_option::ONLY_WITH_A_WAY => std::mem::replace(&mut flow.only_with_a_way, true),
+                sub_option::PATH => flow.path.replace(value.u8()?).is_some(),
+                sub_option::PATHS => flow.paths.replace(value.u8()?).is_some(),
                 _ => {
                     flow.other.push(RawOption { code, data: value.take_rest().to_vec() });
                     false
@@ -154,6 +169,15 @@ impl FlowOption {
         }
         if let Some(restore) = self.restore {
             emit_raw(sub_option::RESTORE, &octets_of(restore), &mut out)?;
+        }
+        if self.only_with_a_way {
+            emit_raw(sub_option::ONLY_WITH_A_WAY, &[], &mut out)?;
+        }
+        if let Some(path) = self.path {
+            emit_raw(sub_option::PATH, &[path], &mut out)?;
+        }
+        if let Some(paths) = self.paths {
+            emit_raw(sub_option::PATHS, &[paths], &mut out)?;
         }
         for option in &self.other {
             emit_raw(option.code, &option.data, &mut out)?;

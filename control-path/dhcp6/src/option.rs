@@ -161,7 +161,7 @@ impl Status {
     }
 }
 
-/// Status codes, RFC 9915 section 21.13.
+/// Status codes, RFC 9915 section 21.13, and one of RFC 5007 section 4.1.3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StatusCode {
     /// 0: it went well.
@@ -178,6 +178,8 @@ pub enum StatusCode {
     UseMulticast,
     /// 6: no prefix to give.
     NoPrefixAvail,
+    /// 10: the server does not allow it. RFC 5007 has it for lease queries; here an operator has closed the lease.
+    NotAllowed,
     /// Any other.
     Other(u16),
 }
@@ -193,6 +195,7 @@ impl StatusCode {
             Self::NotOnLink => 4,
             Self::UseMulticast => 5,
             Self::NoPrefixAvail => 6,
+            Self::NotAllowed => 10,
             Self::Other(code) => code,
         }
     }
@@ -207,6 +210,7 @@ impl StatusCode {
             4 => Self::NotOnLink,
             5 => Self::UseMulticast,
             6 => Self::NoPrefixAvail,
+            10 => Self::NotAllowed,
             other => Self::Other(other),
         }
     }

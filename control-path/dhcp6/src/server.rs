@@ -8,6 +8,7 @@ use crate::reader::{ParseError, Problem};
 use crate::{INFINITY, option};
 use flowlane_allot::{ClientId, FlowSpec, Lease, LeaseKey, PathSoFar, Refusal, Request, SwitchId};
 use flowlane_wire::{Block, FlowAddress, Mac, PortId};
+use std::collections::BTreeMap;
 
 /// How many IA_LLs a message may have. A message with more is ignored: its answer would be large.
 pub const MAX_IA_LL: usize = 8;
@@ -70,6 +71,7 @@ impl Server {
             rapid: message.kind == MessageType::Solicit && message.options.contains(&DhcpOption::RapidCommit),
             parts: Vec::new(),
             operations: Vec::new(),
+            paths: BTreeMap::new(),
         };
         let outer = flow_of(&message.options);
         for ia in ias {
@@ -108,6 +110,8 @@ pub struct Transaction {
     rapid: bool,
     parts: Vec<Part>,
     operations: Vec<Operation>,
+    /// How many next hops there are to choose from, by IAID.
+    paths: BTreeMap<u32, u8>,
 }
 
 /// What to do with leases, in the words of the allotter.
@@ -142,6 +146,14 @@ impl Operation {
         match self {
             Self::Offer(request) | Self::Request(request) => &request.key,
             Self::Renew(held) | Self::Release(held) | Self::Decline(held) => &held.key,
+        }
+    }
+
+    /// The port that the client is on.
+    pub fn port(&self) -> PortId {
+        match self {
+            Self::Offer(request) | Self::Request(request) => request.port,
+            Self::Renew(held) | Self::Release(held) | Self::Decline(held) => held.port,
         }
     }
 
@@ -187,6 +199,11 @@ impl Transaction {
     /// What the client sent.
     pub fn kind(&self) -> MessageType {
         self.kind
+    }
+
+    /// Notes how many next hops a flow has to choose from; the answer says it where the flow names one of them.
+    pub fn set_paths(&mut self, iaid: u32, paths: u8) {
+        self.paths.insert(iaid, paths);
     }
 
     /// The UDP payload that answers the client, or none if RFC 9915 wants silence. `results` are those of
@@ -241,7 +258,7 @@ impl Transaction {
         }
         let spec = FlowOption::spec(ia.flow(), outer);
         if let Some(text) = self.no_way(&spec) {
-            return Answer::NoWay(Status::new(StatusCode::UnspecFail, text), spec.path.hop_limit);
+            return Answer::NoWay(Status::new(StatusCode::UnspecFail, text), spec.so_far.hop_limit);
         }
         let request = Request { key, port: peer.port, host: peer.host, count, lifetime: None, spec };
         self.operations.push(match self.kind {
@@ -253,7 +270,7 @@ impl Transaction {
 
     /// Why a flow that has come here by other switches gets no further.
     fn no_way(&self, spec: &FlowSpec) -> Option<&'static str> {
-        let PathSoFar { hop_limit, crossed } = &spec.path;
+        let PathSoFar { hop_limit, crossed } = &spec.so_far;
         if crossed.contains(&self.server.id) {
             Some("the flow has come by this switch before: routes make a loop")
         } else if *hop_limit == 0 {
@@ -323,7 +340,9 @@ impl Transaction {
 
     fn refused(&self, operation: &Operation, refusal: &Refusal) -> Outcome<'static> {
         let code = match (operation, refusal) {
-            (_, Refusal::Invalid(_) | Refusal::Receivers(_)) => StatusCode::UnspecFail,
+            // The same answer whatever was asked: the client is not to go on.
+            (_, Refusal::Closed) => StatusCode::NotAllowed,
+            (_, Refusal::Invalid(_) | Refusal::Receivers(_) | Refusal::NoWay(_)) => StatusCode::UnspecFail,
             // RFC 8947 section 8: whoever asks for addresses and gets none is told NoAddrsAvail.
             (Operation::Offer(_) | Operation::Request(_), _) => StatusCode::NoAddrsAvail,
             (_, Refusal::Full { .. } | Refusal::PortQuota { .. } | Refusal::ClientQuota { .. }) => {
@@ -355,9 +374,10 @@ impl Transaction {
             return vec![DhcpOption::StatusCode(Status::new(StatusCode::UnspecFail, "the lease has no address"))];
         };
         let block = LlAddr::ethernet(first.mac(), lease.count.saturating_sub(1), remaining);
+        let paths = lease.spec.path.and_then(|_| self.paths.get(&part.iaid).copied());
         vec![
             DhcpOption::LlAddr(LlAddr { link_type: part.link_type, ..block }),
-            DhcpOption::Flow(FlowOption::granted(&lease.spec)),
+            DhcpOption::Flow(FlowOption { paths, ..FlowOption::granted(&lease.spec) }),
         ]
     }
 

@@ -191,9 +191,51 @@ fn the_administrator_closes_a_lease_by_any_of_its_slots() {
     let mut allotter = Allotter::new(block(8), policy(), 0);
     ask(&mut allotter, 1, 3, 0).expect("granted");
     let closed = allotter.close(SlotIndex(2), 7_000).expect("closed");
-    assert_eq!(closed.state, LeaseState::Quarantined { until: 107_000 });
+    assert_eq!(closed.state, LeaseState::Closed { until: 107_000 });
     assert_eq!(allotter.lease_at(SlotIndex(2)), None);
     assert_eq!(allotter.close(SlotIndex(0), 7_000), Err(Refusal::NoBinding));
+}
+
+#[test]
+fn a_closed_lease_is_not_had_again_before_its_quarantine_is_over() {
+    let mut allotter = Allotter::new(block(8), policy(), 0);
+    ask(&mut allotter, 1, 1, 0).expect("granted");
+    allotter.close(SlotIndex(0), 0).expect("closed");
+    let again = request(key(1, 1), 1);
+    assert_eq!(allotter.offer(&again, 99_999), Err(Refusal::Closed));
+    assert_eq!(allotter.request(&again, 99_999), Err(Refusal::Closed));
+    assert_eq!(allotter.renew(&key(1, 1), PORT, None, 99_999), Err(Refusal::Closed));
+    assert_eq!(allotter.release(&key(1, 1), PORT, 99_999), Err(Refusal::NoBinding));
+    ask(&mut allotter, 2, 1, 99_999).expect("another lease of the same client");
+    ask(&mut allotter, 1, 1, 100_000).expect("the quarantine is over");
+}
+
+#[test]
+fn a_lease_that_has_ended_otherwise_is_asked_for_anew_at_once() {
+    let mut allotter = Allotter::new(block(8), policy(), 0);
+    for slot in (0..3).map(SlotIndex) {
+        ask(&mut allotter, 1, 1, 0).expect("granted");
+        match slot.0 {
+            0 => allotter.end(slot, 0),
+            1 => allotter.release(&key(1, 1), PORT, 0),
+            _ => allotter.decline(&key(1, 1), PORT, 0),
+        }
+        .expect("ended");
+    }
+    ask(&mut allotter, 1, 1, 0).expect("granted");
+    allotter.expire(60_000);
+    ask(&mut allotter, 1, 1, 60_000).expect("the lease was over by its time");
+}
+
+#[test]
+fn a_closed_lease_that_was_not_made_durable_goes_on() {
+    let mut allotter = Allotter::new(block(8), policy(), 0);
+    ask(&mut allotter, 1, 1, 0).expect("granted");
+    allotter.take_changes();
+    allotter.close(SlotIndex(0), 0).expect("closed");
+    let changes = allotter.take_changes();
+    allotter.undo(changes);
+    allotter.renew(&key(1, 1), PORT, None, 0).expect("as before");
 }
 
 #[test]
@@ -264,8 +306,16 @@ fn a_million_slots_are_filled_refused_and_found_again_quickly() {
 #[derive(Clone, Debug, PartialEq)]
 enum Slot {
     Free,
-    Leased { key: LeaseKey, port: PortId, ends: u64 },
-    Resting { until: u64 },
+    Leased {
+        key: LeaseKey,
+        port: PortId,
+        ends: u64,
+    },
+    /// In quarantine, and for the client of `closed` what keeps it from a lease.
+    Resting {
+        until: u64,
+        closed: Option<LeaseKey>,
+    },
 }
 
 struct Model {
@@ -295,7 +345,7 @@ impl Model {
         let ends = |slot: &Slot| match slot {
             Slot::Free => None,
             Slot::Leased { ends, .. } => Some(*ends),
-            Slot::Resting { until } => Some(*until),
+            Slot::Resting { until, .. } => Some(*until),
         };
         self.slots.iter().filter_map(ends).min()
     }
@@ -304,19 +354,23 @@ impl Model {
         let until = now + u64::from(self.policy.quarantine) * 1000;
         for slot in &mut self.slots {
             if matches!(slot, Slot::Leased { ends, .. } if *ends <= now) {
-                *slot = Slot::Resting { until };
+                *slot = Slot::Resting { until, closed: None };
             }
-            if matches!(slot, Slot::Resting { until } if *until <= now) {
+            if matches!(slot, Slot::Resting { until, .. } if *until <= now) {
                 *slot = Slot::Free;
             }
         }
     }
 
-    fn free_all(&mut self, key: &LeaseKey, now: u64) {
+    fn is_closed(&self, key: &LeaseKey) -> bool {
+        self.slots.iter().any(|slot| matches!(slot, Slot::Resting { closed: Some(closed), .. } if closed == key))
+    }
+
+    fn free_all(&mut self, key: &LeaseKey, closed: bool, now: u64) {
         let until = now + u64::from(self.policy.quarantine) * 1000;
         for slot in &mut self.slots {
             if matches!(slot, Slot::Leased { key: owner, .. } if owner == key) {
-                *slot = Slot::Resting { until };
+                *slot = Slot::Resting { until, closed: closed.then(|| key.clone()) };
             }
         }
     }
@@ -375,6 +429,7 @@ enum Step {
     Renew(Option<u32>),
     Release,
     Decline,
+    End(u32),
     Close(u32),
     Wait(u64),
 }
@@ -386,6 +441,7 @@ fn steps() -> impl Strategy<Value = Vec<(u8, u32, u16, Step)>> {
         1 => lifetime().prop_map(Step::Renew),
         2 => Just(Step::Release),
         1 => Just(Step::Decline),
+        1 => (0u32..128).prop_map(Step::End),
         1 => (0u32..128).prop_map(Step::Close),
         2 => (0u64..90_000).prop_map(Step::Wait),
     ];
@@ -413,6 +469,7 @@ fn take(allotter: &mut Allotter, (client, iaid, port, step): &(u8, u32, u16, Ste
         Step::Renew(lifetime) => allotter.renew(&key, port, *lifetime, *now),
         Step::Release => allotter.release(&key, port, *now),
         Step::Decline => allotter.decline(&key, port, *now),
+        Step::End(slot) => allotter.end(SlotIndex(slot % allotter.block().slots()), *now),
         Step::Close(slot) => allotter.close(SlotIndex(slot % allotter.block().slots()), *now),
         Step::Wait(time) => {
             *now += time;
@@ -432,7 +489,7 @@ fn compare(
     let (client, iaid, port, step) = taken;
     let (key, port) = (key(*client, *iaid), PortId(*port));
     model.expire(*now);
-    let holder = model.holder(&key);
+    let (holder, closed) = (model.holder(&key), model.is_closed(&key));
     let allowed = match holder {
         None => Err(Refusal::NoBinding),
         Some(holder) if holder != port => Err(Refusal::OtherPort(holder)),
@@ -450,7 +507,9 @@ fn compare(
                     model.extend(&key, lease.expires);
                 }
                 (Some(_), Err(refusal)) => prop_assert_eq!(Err(refusal), allowed),
+                (None, Err(Refusal::Closed)) => prop_assert!(closed),
                 (None, Ok(lease)) => {
+                    prop_assert!(!closed);
                     prop_assert_eq!(Ok((lease.first, lease.count)), expected);
                     model.take(&lease);
                 }
@@ -462,6 +521,7 @@ fn compare(
         }
         Step::Renew(lifetime) => {
             let answer = allotter.renew(&key, port, *lifetime, *now);
+            let allowed = if closed { Err(Refusal::Closed) } else { allowed };
             prop_assert_eq!(answer.as_ref().map(|_| ()).map_err(Clone::clone), allowed);
             if let Ok(lease) = answer {
                 prop_assert_eq!(lease.expires, *now + u64::from(lease.lifetime) * 1000);
@@ -473,17 +533,19 @@ fn compare(
             let answer = if released { Allotter::release } else { Allotter::decline }(allotter, &key, port, *now);
             prop_assert_eq!(&answer.map(|_| ()), &allowed);
             if allowed.is_ok() {
-                model.free_all(&key, *now);
+                model.free_all(&key, false, *now);
             }
         }
-        Step::Close(slot) => {
+        Step::End(slot) | Step::Close(slot) => {
+            let closes = matches!(step, Step::Close(_));
             let slot = slot % allotter.block().slots();
             let owner = match &model.slots[slot as usize] {
                 Slot::Leased { key, .. } => Some(key.clone()),
                 _ => None,
             };
-            prop_assert_eq!(&allotter.close(SlotIndex(slot), *now).map(|lease| lease.key).ok(), &owner);
-            owner.inspect(|key| model.free_all(key, *now));
+            let answer = if closes { Allotter::close } else { Allotter::end }(allotter, SlotIndex(slot), *now);
+            prop_assert_eq!(&answer.map(|lease| lease.key).ok(), &owner);
+            owner.inspect(|key| model.free_all(key, closes, *now));
         }
         Step::Wait(time) => {
             *now += time;
@@ -515,6 +577,11 @@ fn assert_same(allotter: &Allotter, model: &Model) -> Result<(), TestCaseError> 
         prop_assert_eq!(allotter.held_by_client(&client), model.held(|key, _| key.client == client));
     }
     Ok(())
+}
+
+/// A lease as the store gives it back.
+fn row(lease: &Lease) -> Lease {
+    Lease { expires: lease.reserved, ..lease.clone() }
 }
 
 proptest! {
@@ -550,20 +617,140 @@ proptest! {
         let mut stored = BTreeMap::new();
         for step in &steps {
             take(&mut allotter, step, &mut now);
-            for Change { slot, before, after } in allotter.take_changes() {
-                let there = match after {
-                    Some(lease) => stored.insert(slot, lease),
+            for Change { slot, before, after } in allotter.take_changes().into_iter().filter(Change::needs_writing) {
+                let there = match &after {
+                    Some(lease) => stored.insert(slot, row(lease)),
                     None => stored.remove(&slot),
                 };
-                prop_assert_eq!(there, before);
+                prop_assert_eq!(there, before.as_ref().map(row));
             }
         }
         let mut restored = Allotter::new(allotter.block(), policy, allotter.next());
         for lease in stored.into_values() {
             prop_assert_eq!(restored.restore(lease), Ok(()));
         }
+        // All that a restart changes.
+        for lease in allotter.leases.clone().into_values() {
+            prop_assert!(lease.expires <= lease.reserved);
+            allotter.replace(slot_of(&allotter.block, lease.first), Some(row(&lease)));
+        }
         prop_assert_eq!(restored, allotter);
     }
+}
+
+/// Leases of a minute, written with an end between 30 and 60 seconds later.
+fn reserving() -> Allotter {
+    Allotter::new(block(8), Policy { reserve: 30, ..policy() }, 0)
+}
+
+/// Whether what has just been done has to be written.
+fn writes(allotter: &mut Allotter) -> bool {
+    allotter.take_changes().iter().any(Change::needs_writing)
+}
+
+#[test]
+fn a_renewal_within_the_reserve_needs_no_write() {
+    let mut allotter = reserving();
+    assert_eq!(ask(&mut allotter, 1, 1, 0).expect("granted").reserved, 120_000);
+    assert!(writes(&mut allotter));
+    let renewed = allotter.renew(&key(1, 1), PORT, None, 30_000).expect("renewed");
+    assert_eq!((renewed.expires, renewed.reserved), (90_000, 120_000));
+    assert!(!writes(&mut allotter));
+    let again = ask(&mut allotter, 1, 1, 30_001).expect("repeated");
+    assert_eq!((again.expires, again.reserved), (90_001, 150_001));
+    assert!(writes(&mut allotter));
+}
+
+#[test]
+fn without_writes_a_lease_is_prolonged_as_far_as_it_is_reserved() {
+    let mut allotter = reserving();
+    ask(&mut allotter, 1, 1, 0).expect("granted");
+    allotter.take_changes();
+    let mut prolong = |now| {
+        let answer = allotter.prolong(&key(1, 1), PORT, None, now);
+        assert!(!writes(&mut allotter));
+        answer.map(|lease| (lease.lifetime, lease.expires))
+    };
+    assert_eq!(prolong(50_000), Ok((60, 110_000)));
+    assert_eq!(prolong(100_500), Ok((19, 119_500)));
+    assert_eq!(prolong(119_000), Ok((1, 120_000)));
+    assert_eq!(prolong(119_500), Err(Refusal::NoBinding));
+    // The end could not be written; when it can be, the lease rests as any other.
+    assert_eq!(allotter.counts().leased, 1);
+    allotter.expire(130_000);
+    assert_eq!(allotter.poll_timeout(), Some(230_000));
+}
+
+#[test]
+fn prolonging_makes_no_lease_shorter_and_forgets_no_wish() {
+    let mut allotter = reserving();
+    ask(&mut allotter, 1, 1, 0).expect("granted");
+    let lease = allotter.prolong(&key(1, 1), PORT, Some(10), 5_000).expect("prolonged");
+    assert_eq!((lease.lifetime, lease.expires), (10, 15_000));
+    assert_eq!(allotter.lease(&key(1, 1)).map(|lease| lease.expires), Some(60_000));
+    assert_eq!(allotter.renew(&key(1, 1), PORT, None, 6_000).expect("renewed").lifetime, 60);
+}
+
+#[test]
+fn who_may_not_renew_may_not_prolong() {
+    let mut allotter = reserving();
+    ask(&mut allotter, 1, 1, 0).expect("granted");
+    assert_eq!(allotter.prolong(&key(1, 1), OTHER, None, 0), Err(Refusal::OtherPort(PORT)));
+    assert_eq!(allotter.prolong(&key(1, 2), PORT, None, 0), Err(Refusal::NoBinding));
+    allotter.close(SlotIndex(0), 0).expect("closed");
+    assert_eq!(allotter.prolong(&key(1, 1), PORT, None, 0), Err(Refusal::Closed));
+}
+
+#[test]
+fn a_lease_for_ever_is_prolonged_for_ever() {
+    let mut allotter = Allotter::new(block(4), Policy { max_lifetime: u32::MAX, ..policy() }, 0);
+    allotter.request(&Request { lifetime: Some(u32::MAX), ..request(key(1, 1), 1) }, 0).expect("granted");
+    let lease = allotter.prolong(&key(1, 1), PORT, None, 1 << 50).expect("prolonged");
+    assert_eq!((lease.lifetime, lease.expires), (u32::MAX, u64::MAX));
+}
+
+#[test]
+fn only_who_asks_for_the_same_again_asks_for_nothing_new() {
+    let mut allotter = reserving();
+    let asked = request(key(1, 1), 1);
+    assert!(!allotter.is_repeated(&asked));
+    allotter.request(&asked, 0).expect("granted");
+    assert!(allotter.is_repeated(&Request { lifetime: Some(99), count: 3, ..asked.clone() }));
+    let faster = FlowSpec { rate: Some(1_000_000), ..FlowSpec::default() };
+    for other in [
+        Request { port: OTHER, ..asked.clone() },
+        Request { host: Mac([2, 0, 0, 0, 0, 9]), ..asked.clone() },
+        Request { spec: faster, ..asked.clone() },
+        Request { key: key(1, 2), ..asked },
+    ] {
+        assert!(!allotter.is_repeated(&other), "{other:?}");
+    }
+}
+
+#[test]
+fn a_restored_lease_ends_when_the_last_promise_can_end() {
+    let mut allotter = reserving();
+    let lease = ask(&mut allotter, 1, 1, 0).expect("granted");
+    let mut restored = reserving();
+    restored.restore(lease).expect("restored");
+    assert_eq!(restored.lease(&key(1, 1)).map(|lease| lease.expires), Some(120_000));
+}
+
+#[test]
+fn a_restored_lease_ends_as_its_client_was_promised_where_that_is_known() {
+    let mut allotter = reserving();
+    let lease = ask(&mut allotter, 1, 1, 0).expect("granted");
+    assert!(lease.expires < lease.reserved);
+    let slot = slot_of(&allotter.block(), lease.first);
+    let mut restored = reserving();
+    restored.restore(lease.clone()).expect("restored");
+    restored.restore_end(slot, lease.reserved + 1);
+    assert_eq!(restored.lease_at(slot).expect("a lease").expires, lease.reserved, "no row is exceeded");
+    restored.restore_end(slot, lease.expires);
+    assert_eq!(restored.lease_at(slot), Some(&lease));
+    assert!(restored.take_changes().is_empty());
+    restored.expire(lease.expires);
+    assert_eq!(restored.counts().quarantined, 1);
 }
 
 fn group(key: LeaseKey, numbers: &[u8]) -> Request {
@@ -603,6 +790,6 @@ fn a_group_stays_a_group_and_there_are_so_many_of_them() {
     }
     assert_eq!(allotter.request(&group(key(2, 1), &[1]), 0), Err(ReceiversError::TooManyGroups.into()));
     assert!(matches!(ask(&mut allotter, 1, 1, 0), Err(Refusal::Invalid(_))));
-    allotter.close(SlotIndex(5), 0).expect("a group");
+    allotter.end(SlotIndex(5), 0).expect("a group");
     allotter.request(&group(key(2, 1), &[1]), 0).expect("room again");
 }

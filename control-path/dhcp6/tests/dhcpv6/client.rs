@@ -117,9 +117,24 @@ fn two_messages_give_a_lease() {
         t2: 2880,
         valid: 3600,
         spec: FlowSpec::default(),
+        paths: None,
         server: Duid::from_uuid(SERVER),
     };
     assert_eq!(event, Some(Event::Leased(grant)));
+}
+
+#[test]
+fn a_client_asks_for_a_path_and_hears_how_many_there_are() {
+    let spec = FlowSpec { path: Some(5), only_with_a_way: true, ..FlowSpec::default() };
+    let mut client = Client::new(Config { spec, ..config(true) }, 0);
+    let solicit = sent(&mut client, 0);
+    let asked = ia_of(&solicit).flow().unwrap();
+    assert_eq!((asked.path, asked.only_with_a_way), (Some(5), true));
+    let flow = DhcpOption::Flow(FlowOption { path: Some(5), paths: Some(2), ..FlowOption::default() });
+    let granted = ia(1800, 2880, [lladdr(FIRST, 4, 3600), flow]);
+    client.handle(&reply(&solicit, [DhcpOption::RapidCommit, granted]), 0).unwrap();
+    let Some(Event::Leased(grant)) = client.event() else { panic!("no lease") };
+    assert_eq!((grant.spec.path, grant.paths), (Some(5), Some(2)));
 }
 
 #[test]
@@ -409,6 +424,36 @@ fn a_renewal_refused_for_another_reason_leaves_the_lease_until_its_end() {
     assert!(matches!(client.event(), Some(Event::Refused(_))));
     let at = client.poll_timeout().unwrap();
     assert_eq!(sent(&mut client, at).kind, MessageType::Renew);
+}
+
+#[test]
+fn a_client_whose_lease_an_operator_has_closed_asks_for_nothing_any_more() {
+    let closed = || ia(0, 0, [status(StatusCode::NotAllowed)]);
+    let mut renewing = leased();
+    let renew = sent(&mut renewing, 1_800_000);
+    renewing.handle(&reply(&renew, [closed()]), 1_800_001).unwrap();
+    let mut rebinding = leased();
+    let rebind = sent(&mut rebinding, 2_880_000);
+    assert_eq!(rebind.kind, MessageType::Rebind);
+    rebinding.handle(&reply(&rebind, [closed()]), 2_880_001).unwrap();
+    let mut rapid = client(true);
+    let solicit = sent(&mut rapid, 0);
+    rapid.handle(&reply(&solicit, [DhcpOption::RapidCommit, closed()]), 1).unwrap();
+    let mut slow = client(false);
+    let solicit = sent(&mut slow, 0);
+    slow.handle(&answer(MessageType::Advertise, &solicit, [closed()]), 1).unwrap();
+    let mut requesting = client(false);
+    let solicit = sent(&mut requesting, 0);
+    requesting.handle(&answer(MessageType::Advertise, &solicit, [DhcpOption::Preference(255), hour()]), 1).unwrap();
+    let request = sent(&mut requesting, 1);
+    requesting.handle(&reply(&request, [closed()]), 2).unwrap();
+    for mut client in [renewing, rebinding, rapid, slow, requesting] {
+        assert_eq!(client.event(), Some(Event::Closed(Status::new(StatusCode::NotAllowed, "because"))));
+        assert_eq!((client.event(), client.poll_timeout(), client.is_closed()), (None, None, true));
+        assert_eq!(client.poll_transmit(u64::MAX / 2), None);
+        client.release(u64::MAX / 2);
+        assert_eq!(client.poll_transmit(u64::MAX / 2), None, "there is nothing to give back");
+    }
 }
 
 #[test]

@@ -69,6 +69,14 @@ fn a_refusal_is_a_status_code_inside_the_ia_ll() {
 }
 
 #[test]
+fn a_closed_lease_has_the_status_of_rfc_5007() {
+    let octets = hex("07 c0ffee 008a 0014 00000007 00000000 00000000 000d 0004 000a 6e6f");
+    let status = DhcpOption::StatusCode(Status::new(StatusCode::NotAllowed, "no"));
+    let ia = IaLl { iaid: 7, t1: 0, t2: 0, options: vec![status] };
+    assert_golden(&octets, &message(MessageType::Reply, [DhcpOption::IaLl(ia)]));
+}
+
+#[test]
 fn a_quad_option_of_rfc_8948_lists_quadrants_with_preferences() {
     let octets = hex("01 c0ffee 008a 0014 00000001 00000000 00000000 008c 0004 00 ff 03 01");
     let wishes =
@@ -86,6 +94,16 @@ fn a_flow_to_an_ipv6_host_by_its_source_field_says_so_in_the_vendor_option() {
         ..FlowOption::default()
     };
     assert_golden(&octets, &message(MessageType::Request, [DhcpOption::Flow(flow)]));
+}
+
+#[test]
+fn a_host_says_that_it_needs_a_way_and_which_of_several() {
+    let octets = hex("03 c0ffee 0011 000d f10a0001 0008 0000 0009 0001 02");
+    let flow = FlowOption { only_with_a_way: true, path: Some(2), ..FlowOption::default() };
+    assert_golden(&octets, &message(MessageType::Request, [DhcpOption::Flow(flow)]));
+    let octets = hex("07 c0ffee 0011 000e f10a0001 0009 0001 02 000a 0001 03");
+    let flow = FlowOption { path: Some(2), paths: Some(3), ..FlowOption::default() };
+    assert_golden(&octets, &message(MessageType::Reply, [DhcpOption::Flow(flow)]));
 }
 
 #[test]
@@ -115,9 +133,9 @@ fn another_vendors_option_and_unknown_options_pass_unread() {
 
 #[test]
 fn unknown_sub_options_of_a_flow_are_kept() {
-    let octets = hex("01 c0ffee 0011 000d f10a0001 0008 0001 40 0009 0000");
+    let octets = hex("01 c0ffee 0011 000d f10a0001 00c8 0001 40 00c9 0000");
     let parsed = Message::parse(&octets).unwrap();
-    let other = vec![RawOption { code: 8, data: vec![64] }, RawOption { code: 9, data: vec![] }];
+    let other = vec![RawOption { code: 200, data: vec![64] }, RawOption { code: 201, data: vec![] }];
     assert_eq!(parsed.options, [DhcpOption::Flow(FlowOption { other, ..FlowOption::default() })]);
     assert_eq!(parsed.emit().unwrap(), octets);
 }
@@ -175,10 +193,24 @@ fn flow() -> impl Strategy<Value = DhcpOption> {
         any::<Option<u8>>(),
         proptest::option::of(crossed),
         proptest::option::of(restore),
+        any::<(bool, Option<u8>, Option<u8>)>(),
         proptest::collection::vec(raw(), 0..3),
     )
-        .prop_map(|(destination, rate, field, name, hop_limit, crossed, restore, other)| {
-            DhcpOption::Flow(FlowOption { destination, rate, field, name, hop_limit, crossed, restore, other })
+        .prop_map(|(destination, rate, field, name, hop_limit, crossed, restore, way, other)| {
+            let (only_with_a_way, path, paths) = way;
+            DhcpOption::Flow(FlowOption {
+                destination,
+                rate,
+                field,
+                name,
+                hop_limit,
+                crossed,
+                restore,
+                only_with_a_way,
+                path,
+                paths,
+                other,
+            })
         })
 }
 

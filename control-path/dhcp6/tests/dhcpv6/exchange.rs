@@ -127,7 +127,7 @@ impl Host {
                 }
                 Event::Lost => self.holds = None,
                 Event::Released => self.released = true,
-                Event::Refused(status) | Event::NoWay(status) => panic!("{status:?}"),
+                Event::Refused(status) | Event::NoWay(status) | Event::Closed(status) => panic!("{status:?}"),
             }
         }
     }

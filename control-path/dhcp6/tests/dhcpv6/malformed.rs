@@ -98,7 +98,7 @@ const CORPUS: [Case; 30] = [
 ];
 
 /// The vendor option's value behind its enterprise number, which starts at octet 12.
-const FLOWS: [Case; 13] = [
+const FLOWS: [Case; 17] = [
     (
         "destination of 5 octets",
         "0001 0005 c000020700",
@@ -123,6 +123,10 @@ const FLOWS: [Case; 13] = [
         Some(17),
         Problem::Value("the DSCP is kept (0), cleared (1) or set (2), with a value of 0 to 63"),
     ),
+    ("only with a way, of 1 octet", "0008 0001 01", 16, Some(17), Problem::Trailing { left: 1 }),
+    ("only with a way, twice", "0008 0000 0008 0000", 20, Some(17), Problem::Duplicate),
+    ("empty path", "0009 0000", 16, Some(17), Problem::Truncated { wanted: 1, left: 0 }),
+    ("paths of 2 octets", "000a 0002 0202", 17, Some(17), Problem::Trailing { left: 1 }),
     ("sub-option longer than its option", "0008 0004 00", 16, Some(17), Problem::Truncated { wanted: 4, left: 1 }),
 ];
 

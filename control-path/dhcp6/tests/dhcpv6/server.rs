@@ -55,6 +55,7 @@ fn lease(request: &Request, first: u64, count: u32, lifetime: u32) -> Lease {
         count,
         lifetime,
         expires: if lifetime == INFINITY { u64::MAX } else { u64::from(lifetime) * 1000 },
+        reserved: u64::MAX,
         spec: request.spec.clone(),
         state: flowlane_allot::LeaseState::Active,
     }
@@ -262,6 +263,11 @@ fn each_refusal_has_its_status() {
         (MessageType::Request, client_quota, StatusCode::NoAddrsAvail),
         (MessageType::Request, other_port.clone(), StatusCode::NoAddrsAvail),
         (MessageType::Request, invalid.clone(), StatusCode::UnspecFail),
+        (MessageType::Solicit, Refusal::NoWay("no route".into()), StatusCode::UnspecFail),
+        (MessageType::Solicit, Refusal::Closed, StatusCode::NotAllowed),
+        (MessageType::Request, Refusal::Closed, StatusCode::NotAllowed),
+        (MessageType::Renew, Refusal::Closed, StatusCode::NotAllowed),
+        (MessageType::Rebind, Refusal::Closed, StatusCode::NotAllowed),
         (MessageType::Renew, Refusal::NoBinding, StatusCode::NoBinding),
         (MessageType::Renew, other_port.clone(), StatusCode::NoBinding),
         (MessageType::Renew, invalid, StatusCode::UnspecFail),
@@ -277,6 +283,22 @@ fn each_refusal_has_its_status() {
         let text = ias(&answer)[0].status().unwrap().text.clone();
         assert_eq!(text, refused.to_string());
     }
+}
+
+#[test]
+fn an_answer_says_how_many_paths_there_are_to_who_has_chosen_one() {
+    let path = || DhcpOption::Flow(FlowOption { path: Some(3), ..FlowOption::default() });
+    let mut transaction = plan(&ask(MessageType::Request, [ia(1, [path()]), ia(2, []), ia(3, [path()])]));
+    transaction.set_paths(1, 2);
+    transaction.set_paths(2, 2);
+    let requests: Vec<_> = transaction.operations().to_vec();
+    let granted = requests.iter().zip(0..).map(|(operation, first)| match operation {
+        Operation::Request(request) => Ok(lease(request, first, 1, 60)),
+        other => panic!("{other:?}"),
+    });
+    let answer = reply(&transaction, &granted.collect::<Vec<_>>(), 0);
+    let said: Vec<_> = ias(&answer).iter().map(|ia| ia.flow().unwrap()).map(|flow| (flow.path, flow.paths)).collect();
+    assert_eq!(said, [(Some(3), Some(2)), (None, None), (Some(3), None)]);
 }
 
 #[test]
@@ -440,7 +462,7 @@ fn a_flow_that_comes_by_again_or_by_too_many_switches_is_refused_with_its_hop_li
 fn a_flow_that_comes_by_other_switches_is_granted_without_repeating_them() {
     let transaction = way(MessageType::Request, 1, &[CLIENT]);
     let [Operation::Request(request)] = transaction.operations() else { panic!("{transaction:?}") };
-    assert_eq!(request.spec.path, PathSoFar { hop_limit: 1, crossed: vec![SwitchId(CLIENT)] });
+    assert_eq!(request.spec.so_far, PathSoFar { hop_limit: 1, crossed: vec![SwitchId(CLIENT)] });
     let reply = reply(&transaction, &[Ok(lease(request, 0, 1, 60))], 0);
     let flow = ias(&reply)[0].flow().unwrap();
     assert_eq!((flow.hop_limit, &flow.crossed), (None, &None));

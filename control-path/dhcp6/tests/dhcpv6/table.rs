@@ -78,6 +78,7 @@ impl Table {
             count: request.count.min(16),
             lifetime: self.lifetime,
             expires: self.expires(now),
+            reserved: u64::MAX,
             spec: request.spec.clone(),
             state: LeaseState::Active,
         }
