@@ -11,7 +11,7 @@ pub struct Moment {
     pub boot_id: String,
     /// Milliseconds since boot, suspended time included (`CLOCK_BOOTTIME`).
     pub boot_ms: u64,
-    /// Milliseconds since 1970 (`CLOCK_REALTIME`). Used only across boots: people and NTP set it.
+    /// Milliseconds since 1970 (`CLOCK_REALTIME`), to see when it is set. No lease depends on it: people and NTP set it.
     pub wall_ms: u64,
 }
 
@@ -25,18 +25,37 @@ impl Moment {
         Ok(Self { boot_id, boot_ms: read(ClockId::CLOCK_BOOTTIME)?, wall_ms: read(ClockId::CLOCK_REALTIME)? })
     }
 
+    /// By how much the wall clock was set between `self` and `later`, in milliseconds. In another boot nobody knows how
+    /// long the machine was off: then only what is certain, that the clock went back.
+    pub fn wall_step(&self, later: &Self) -> i64 {
+        let by_wall = i128::from(later.wall_ms) - i128::from(self.wall_ms);
+        let step = if self.is_boot_of(later) {
+            by_wall - i128::from(later.boot_ms - self.boot_ms)
+        } else {
+            // The boot began after `self`.
+            (by_wall - i128::from(later.boot_ms)).min(0)
+        };
+        i64::try_from(step).unwrap_or(if step < 0 { i64::MIN } else { i64::MAX })
+    }
+
+    /// Whether `later` is on the same boot-time clock. One that went back is another, whatever it is called: that of a
+    /// virtual machine that was set back, or of another time namespace.
+    pub(crate) fn is_boot_of(&self, later: &Self) -> bool {
+        self.boot_id == later.boot_id && self.boot_ms <= later.boot_ms
+    }
+
     /// What `deadline`, written at `self`, is on the clock of `now`: unchanged in the same boot.
     ///
-    /// In another boot, the wall clock says how much time went by since `self`. It is trusted no further than
-    /// necessary: where it went back, no time went by, so that nothing ever lasts longer than it still had to last at
-    /// `self`. `u64::MAX` is never, on all clocks.
+    /// In another boot, what was left of it at `self` begins anew when the boot began, for so much time has passed for
+    /// certain. The wall clock may know of more, but may as well be wrong by years: a lease that lasts longer harms
+    /// nobody, one that ends early can get a second owner. `u64::MAX` is never, on all clocks.
     pub(crate) fn translate(&self, deadline: u64, now: &Self) -> u64 {
-        if self.boot_id == now.boot_id || deadline == u64::MAX {
+        if self.is_boot_of(now) || deadline == u64::MAX {
             return deadline;
         }
-        let elapsed = now.wall_ms.saturating_sub(self.wall_ms);
-        let remaining = deadline.saturating_sub(self.boot_ms).saturating_sub(elapsed);
-        now.boot_ms.saturating_add(remaining)
+        let remaining = deadline.saturating_sub(self.boot_ms);
+        let began = if self.boot_id == now.boot_id { now.boot_ms } else { 0 };
+        began.saturating_add(remaining).max(now.boot_ms)
     }
 }
 
@@ -50,6 +69,8 @@ fn read(clock: ClockId) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const YEARS: u64 = 10 * 365 * 86_400_000;
 
     fn moment(boot: &str, boot_ms: u64, wall_ms: u64) -> Moment {
         Moment { boot_id: boot.into(), boot_ms, wall_ms }
@@ -74,18 +95,37 @@ mod tests {
     }
 
     #[test]
-    fn the_remaining_time_survives_a_boot() {
+    fn what_was_left_begins_anew_with_the_boot() {
         let saved = moment("a", 1_000, 50_000);
-        // 8,000 ms were left, 3,000 ms went by.
-        assert_eq!(saved.translate(9_000, &moment("b", 100, 53_000)), 5_100);
-        assert_eq!(saved.translate(9_000, &moment("b", 100, 58_001)), 100);
+        // 8,000 ms were left; 100 ms at least have gone by, and then 8,001.
+        assert_eq!(saved.translate(9_000, &moment("b", 100, 53_000)), 8_000);
+        assert_eq!(saved.translate(9_000, &moment("b", 8_001, 53_000)), 8_001);
         assert_eq!(saved.translate(500, &moment("b", 100, 50_000)), 100);
     }
 
     #[test]
-    fn a_wall_clock_that_went_back_makes_nothing_last_longer() {
+    fn a_wall_clock_that_is_years_off_changes_no_deadline() {
+        let saved = moment("a", 1_000, YEARS);
+        for wall_ms in [0, YEARS, 2 * YEARS, u64::MAX] {
+            assert_eq!(saved.translate(9_000, &moment("b", 100, wall_ms)), 8_000);
+        }
+    }
+
+    #[test]
+    fn a_boot_time_clock_that_went_back_is_another() {
         let saved = moment("a", 1_000, 50_000);
-        assert_eq!(saved.translate(9_000, &moment("b", 100, 0)), 8_100);
+        assert_eq!(saved.translate(9_000, &moment("a", 400, 60_000)), 8_400);
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_set_is_seen() {
+        let saved = moment("a", 1_000, YEARS);
+        assert_eq!(saved.wall_step(&moment("a", 6_000, YEARS + 5_000)), 0);
+        assert_eq!(saved.wall_step(&moment("a", 6_000, 2 * YEARS + 5_000)), YEARS as i64);
+        assert_eq!(saved.wall_step(&moment("a", 6_000, 5_000)), -(YEARS as i64));
+        assert_eq!(saved.wall_step(&moment("b", 6_000, 2 * YEARS)), 0, "it may have been off for so long");
+        assert_eq!(saved.wall_step(&moment("b", 6_000, 6_000)), -(YEARS as i64));
+        assert_eq!(moment("a", 0, u64::MAX).wall_step(&moment("a", 0, 0)), i64::MIN);
     }
 
     #[test]

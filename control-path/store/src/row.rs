@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The layout that this program writes.
-pub(crate) const VERSION: u8 = 2;
+pub(crate) const VERSION: u8 = 4;
 
 /// Length of the checksum behind each row, little-endian.
 const CHECKSUM: usize = 4;

@@ -6,7 +6,9 @@ use crate::{Moment, StoreError};
 use flowlane_allot::{Change, Lease, LeaseState};
 use flowlane_wire::{Block, Mac, SlotIndex};
 use redb::backends::FileBackend;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, TableDefinition,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -40,12 +42,15 @@ type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 /// What was in a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restored {
-    /// All leases, active or in quarantine, by slot; their times are on the boot-time clock of the present boot.
+    /// All leases, active or in quarantine, by slot; their times are on the boot-time clock of the present boot. Each ends
+    /// when the last promise to its client can end: as [`Lease::reserved`] says.
     pub leases: Vec<Lease>,
     /// The sequence number where the allotter goes on; none in a new store.
     pub next: Option<u64>,
     /// Whether the store is new.
     pub created: bool,
+    /// When it was last written: in another boot, or by another wall clock, perhaps.
+    pub written: Moment,
 }
 
 /// What holds for the whole store.
@@ -64,8 +69,9 @@ impl Store {
     /// Opens the store at `path` for the leases of `block`, and reads all of it; makes a new one (mode 0600, its
     /// folder 0700) where there is none.
     ///
-    /// After a reboot the leases' times are translated to the present boot's clock by way of the wall clock, and
-    /// written so.
+    /// After a reboot the leases' times are translated to the present boot's clock, and written so: what was left of them
+    /// when the store was last written begins with the boot. So they last longer by the time in between, and none ends
+    /// early, whatever the wall clock says.
     ///
     /// # Errors
     /// A [`StoreError`]; the file is then as it was.
@@ -82,6 +88,28 @@ impl Store {
             builder().create_with_backend(FileBackend::new(file)?)
         };
         let (store, restored) = Self::start(path, Box::new(opener), block, now)?;
+        Ok((store, Restored { created, ..restored }))
+    }
+
+    /// As [`Store::open`], on storage of the caller's own instead of a file: for disks that fail when a test wants it.
+    /// Storage without an octet becomes a new store. `name` stands for the path in errors.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn on_storage<S: StorageBackend>(
+        name: &Path,
+        storage: impl Fn() -> S + Send + Sync + 'static,
+        block: Block,
+        now: &Moment,
+    ) -> Result<(Self, Restored), StoreError> {
+        let created = storage().len().map_err(|error| StoreError::io(name, error))? == 0;
+        if created {
+            let db = builder().create_with_backend(storage()).at(name)?;
+            write(name, &db, std::iter::empty(), block, None, now)?;
+            db.close().at(name)?;
+        }
+        let opener = move || builder().create_with_backend(storage());
+        let (store, restored) = Self::start(name, Box::new(opener), block, now)?;
         Ok((store, Restored { created, ..restored }))
     }
 
@@ -113,24 +141,37 @@ impl Store {
         }
     }
 
+    /// Reads all leases again, active or in quarantine, by slot.
+    ///
+    /// # Errors
+    /// A [`StoreError`]; the store stays usable.
+    pub fn leases(&mut self) -> Result<Vec<Lease>, StoreError> {
+        let db = self.database()?;
+        let (path, block) = (&self.path, self.block);
+        // What has failed to be read is dropped, not used again.
+        let (leases, db) = contain(path, || Ok((read(path, &db, block)?.1, db)))?;
+        self.db = Some(db);
+        Ok(leases)
+    }
+
     /// Where the store is.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     fn start(path: &Path, reopen: Opener, block: Block, now: &Moment) -> Result<(Self, Restored), StoreError> {
-        let (db, leases, next) = contain(path, || {
+        let (db, leases, meta) = contain(path, || {
             let db = reopen().at(path)?;
             let (meta, mut leases) = read(path, &db, block)?;
-            if meta.written.boot_id != now.boot_id {
+            if !meta.written.is_boot_of(now) {
                 leases.iter_mut().for_each(|lease| translate(lease, &meta.written, now));
                 let rows = leases.iter().map(|lease| (block.slot_of(lease.first), Some(lease)));
                 write(path, &db, rows, block, meta.next, now)?;
             }
-            Ok((db, leases, meta.next))
+            Ok((db, leases, meta))
         })?;
         let store = Self { path: path.into(), reopen, db: Some(db), block, revert: BTreeMap::new() };
-        Ok((store, Restored { leases, next, created: false }))
+        Ok((store, Restored { leases, next: meta.next, created: false, written: meta.written }))
     }
 
     /// The open database, taken out of the store: it goes back in only after a commit that succeeded.
@@ -205,7 +246,7 @@ fn read(path: &Path, db: &Database, block: Block) -> Result<(Meta, Vec<Lease>), 
         if block.slot_of(lease.first) != SlotIndex(slot) {
             return Err(StoreError::corrupt(path, format!("the lease of slot {slot} is another slot's")));
         }
-        leases.push(lease);
+        leases.push(Lease { expires: lease.reserved, ..lease });
     }
     if leases.len() as u64 != meta.rows {
         return Err(StoreError::corrupt(path, format!("{} leases of {} are there", leases.len(), meta.rows)));
@@ -255,8 +296,9 @@ fn row_error(path: &Path, key: u32, error: &RowError) -> StoreError {
 
 /// Puts a lease's times on the present boot's clock.
 fn translate(lease: &mut Lease, written: &Moment, now: &Moment) {
-    lease.expires = written.translate(lease.expires, now);
-    if let LeaseState::Quarantined { until } = &mut lease.state {
+    lease.reserved = written.translate(lease.reserved, now);
+    lease.expires = lease.reserved;
+    if let LeaseState::Quarantined { until } | LeaseState::Closed { until } = &mut lease.state {
         *until = written.translate(*until, now);
     }
 }

@@ -1,10 +1,9 @@
 //! The store against restarts, power loss, full disks and damage.
 
-mod disk;
-
 use super::*;
-use disk::Disk;
+use fastrand::Rng;
 use flowlane_allot::{Allotter, ClientId, FlowSpec, LeaseKey, Policy, Request};
+use flowlane_durability::Disk;
 use flowlane_wire::PortId;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -56,8 +55,9 @@ fn commit(store: &mut Store, allotter: &mut Allotter) -> Result<(), StoreError> 
     result
 }
 
+/// The leases as a store gives them back.
 fn leases(allotter: &Allotter) -> Vec<Lease> {
-    allotter.occupied().cloned().collect()
+    allotter.occupied().map(|lease| Lease { expires: lease.reserved, ..lease.clone() }).collect()
 }
 
 fn open(path: &Path) -> Result<(Store, Restored), StoreError> {
@@ -66,16 +66,13 @@ fn open(path: &Path) -> Result<(Store, Restored), StoreError> {
 
 fn open_disk(disk: &Disk) -> Result<(Store, Restored), StoreError> {
     let disk = disk.clone();
-    let opener = move || builder().create_with_backend(disk.clone());
-    Store::start(Path::new("disk"), Box::new(opener), block(), &now())
+    Store::on_storage(Path::new("disk"), move || disk.clone(), block(), &now())
 }
 
 /// An empty store on a disk.
 fn new_disk() -> Disk {
     let disk = Disk::default();
-    let db = builder().create_with_backend(disk.clone()).expect("a database");
-    write(Path::new("disk"), &db, std::iter::empty(), block(), None, &now()).expect("written");
-    db.close().expect("closed");
+    assert!(open_disk(&disk).expect("a store").1.created);
     disk
 }
 
@@ -90,7 +87,7 @@ fn folder() -> (TempDir, PathBuf) {
 fn a_new_store_is_private_and_empty() {
     let (_folder, path) = folder();
     let (store, restored) = open(&path).expect("opened");
-    assert_eq!(restored, Restored { leases: vec![], next: None, created: true });
+    assert_eq!(restored, Restored { leases: vec![], next: None, created: true, written: now() });
     let mode = |path: &Path| path.metadata().expect("there").permissions().mode() & 0o7777;
     let parent = path.parent().expect("a parent");
     assert_eq!((mode(&path), mode(parent)), (0o600, 0o700));
@@ -114,7 +111,22 @@ fn a_restart_keeps_everything() {
     drop(store);
     let (_store, restored) = open(&path).expect("opened");
     assert_eq!(restored.leases.len(), 50);
-    assert_eq!(restored, Restored { leases: leases(&allotter), next: Some(allotter.next()), created: false });
+    let expected = Restored { leases: leases(&allotter), next: Some(allotter.next()), created: false, written: now() };
+    assert_eq!(restored, expected);
+}
+
+#[test]
+fn leases_are_read_again_as_they_were_committed() {
+    let (_folder, path) = folder();
+    let (mut store, _) = open(&path).expect("a new store");
+    let mut allotter = allotter();
+    grant(&mut allotter, 0..3);
+    commit(&mut store, &mut allotter).expect("committed");
+    assert_eq!(store.leases().expect("read"), leases(&allotter));
+    grant(&mut allotter, 3..4);
+    assert_eq!(store.leases().expect("read").len(), 3, "what is not committed is not there");
+    commit(&mut store, &mut allotter).expect("it can be written still");
+    assert_eq!(store.leases().expect("read"), leases(&allotter));
 }
 
 #[test]
@@ -156,21 +168,26 @@ fn after_a_boot_the_remaining_times_are_on_the_new_clock() {
     let mut allotter = Allotter::new(block(), Policy { max_lifetime: u32::MAX, ..allotter().policy().clone() }, 0);
     grant(&mut allotter, 0..2);
     allotter.request(&Request { lifetime: Some(u32::MAX), ..request(2, 1) }, 1_000).expect("granted");
+    allotter.request(&request(3, 1), 1_000).expect("granted");
     allotter.release(&key(1), PortId(3), 1_000).expect("released");
+    allotter.close(SlotIndex(3), 1_000).expect("closed");
     commit(&mut store, &mut allotter).expect("committed");
     drop(store);
-    // Twice: what was translated must be on the disk with the clock that it was translated to.
-    for boot in [moment("second", 50, 1_020_000), moment("third", 20_050, 1_040_000)] {
-        let (_, restored) = Store::open(&path, block(), &boot).expect("opened");
-        let elapsed = boot.wall_ms - 1_000_000;
+    // An hour, and 24 in reserve, from 1 s on. Twice: what was translated must be on the disk with its clock. Before the
+    // second boot, 20 s are known to have passed; how long the machine was off, nobody knows.
+    for (boot, passed) in [(moment("second", 50, 0), 1_000), (moment("third", 20_050, u64::MAX), 1_050)] {
+        let (mut store, restored) = Store::open(&path, block(), &boot).expect("opened");
         let ends: Vec<_> = restored.leases.iter().map(|lease| (lease.expires, lease.state)).collect();
+        let (end, until) = (25 * 3_600_000 + 1_000 - passed, 101_000 - passed);
         let expected = [
-            (boot.boot_ms + 3_600_000 - elapsed, LeaseState::Active),
-            (boot.boot_ms + 3_600_000 - elapsed, LeaseState::Quarantined { until: boot.boot_ms + 100_000 - elapsed }),
+            (end, LeaseState::Active),
+            (end, LeaseState::Quarantined { until }),
             (u64::MAX, LeaseState::Active),
+            (end, LeaseState::Closed { until }),
         ];
         assert_eq!(ends, expected);
-        assert_eq!(restored.next, Some(3));
+        assert_eq!(restored.next, Some(4));
+        store.commit(&[], 4, &boot).expect("committed");
     }
 }
 
@@ -408,14 +425,7 @@ proptest! {
             acknowledged.remove(0);
         }
         // The last state acknowledged, and the one that was being written, if any.
-        let mut random = seed | 1;
-        let survives = || {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            random % 3 != 0
-        };
-        let left = disk.after_power_loss(survives);
+        let left = disk.after_power_cut(&mut Rng::with_seed(seed));
         drop(store);
         let (_store, restored) = open_disk(&left).expect("opened");
         prop_assert!(acknowledged.contains(&(restored.leases, restored.next)));
