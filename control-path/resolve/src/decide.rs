@@ -16,6 +16,27 @@ pub(crate) enum RouteAnswer {
     Refused(Reason),
 }
 
+/// What the kernel's routing says about a destination, with all next hops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Routes {
+    /// The kernel's choice.
+    pub chosen: RouteAnswer,
+    /// All ways that can be chosen from, in an order that stays; none where they were not asked for.
+    pub all: Option<Vec<RouteAnswer>>,
+}
+
+impl Routes {
+    /// The answer for a path, and how many there are. None: all of them are not known.
+    pub fn of(&self, path: Option<u8>) -> Option<(RouteAnswer, u8)> {
+        let Some(path) = path else { return Some((self.chosen, 1)) };
+        let all = self.all.as_ref()?;
+        match u8::try_from(all.len()).unwrap_or(u8::MAX) {
+            0 => Some((self.chosen, 1)),
+            count => Some((*all.get(usize::from(path % count))?, count)),
+        }
+    }
+}
+
 /// What the kernel should be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
@@ -32,6 +53,8 @@ pub(crate) struct Decision {
     pub resolution: Resolution,
     /// The neighbour that the resolution rests on.
     pub neighbour: Option<(NeighbourKey, Need)>,
+    /// The interface that the route leaves by.
+    pub interface: Option<u32>,
 }
 
 /// Decides where a flow goes. `statics` stand longest prefix first. None: the route is not known yet.
@@ -46,7 +69,8 @@ pub(crate) fn decide(
     }
     if let Some(route) = statics.iter().find(|route| route.to.contains(&query.destination)) {
         let host = NextHost { mac: route.mac, interface: route.interface, routed: route.routed, gateway: false };
-        return Some(Decision { resolution: leave(query, host, tables), neighbour: None });
+        let interface = Some(route.interface);
+        return Some(Decision { resolution: leave(query, host, tables), neighbour: None, interface });
     }
     Some(match link_local_route(query, tables).or(route)? {
         RouteAnswer::Refused(reason) => unreachable(reason),
@@ -66,16 +90,17 @@ fn link_local_route(query: Query, tables: &Tables) -> Option<RouteAnswer> {
 }
 
 fn through(query: Query, interface: u32, next_hop: IpAddr, tables: &Tables) -> Decision {
+    let refused = |reason| Decision { interface: Some(interface), ..unreachable(reason) };
     let kind = match tables.links.get(&interface) {
         Some(link) if link.state.up => link.kind,
-        _ => return unreachable(Reason::InterfaceDown { interface }),
+        _ => return refused(Reason::InterfaceDown { interface }),
     };
     if kind == LinkKind::Other {
-        return unreachable(Reason::NotEthernet { interface });
+        return refused(Reason::NotEthernet { interface });
     }
     let key = NeighbourKey { interface, address: next_hop };
     let neighbour = tables.neighbours.get(&key).copied().unwrap_or_default();
-    let on = |resolution, need| Decision { resolution, neighbour: Some((key, need)) };
+    let on = |resolution, need| Decision { resolution, neighbour: Some((key, need)), interface: Some(interface) };
     if neighbour.failed.is_some() {
         return on(Resolution::Unreachable(Reason::NoAnswer { next_hop }), Need::Resolve);
     }
@@ -121,7 +146,7 @@ pub(crate) fn is_unicast(address: IpAddr) -> bool {
 }
 
 fn unreachable(reason: Reason) -> Decision {
-    Decision { resolution: Resolution::Unreachable(reason), neighbour: None }
+    Decision { resolution: Resolution::Unreachable(reason), neighbour: None, interface: None }
 }
 
 #[cfg(test)]
@@ -210,7 +235,7 @@ mod tests {
         fn frames_leave_by_another_port_that_is_up_and_leads_to_the_next_hop(
             tables in tables(), route in route(), n in 0u8..4, ingress in 0u32..4,
         ) {
-            let query = Query { destination: host(n), ingress };
+            let query = Query::new(host(n), ingress);
             let decision = decide(query, &[], Some(route), &tables).expect("the route is known");
             let RouteAnswer::Via { interface, next_hop } = route else { unreachable!() };
             if let Resolution::Found(found) = decision.resolution {
@@ -234,8 +259,8 @@ mod tests {
         fn whatever_is_pending_asks_for_what_it_lacks(
             tables in tables(), route in route(), n in 0u8..4, ingress in 0u32..4,
         ) {
-            let decision = decide(Query { destination: host(n), ingress }, &[], Some(route), &tables);
-            let Decision { resolution, neighbour } = decision.expect("the route is known");
+            let decision = decide(Query::new(host(n), ingress), &[], Some(route), &tables);
+            let Decision { resolution, neighbour, .. } = decision.expect("the route is known");
             if let Some((key, need)) = neighbour {
                 let known = tables.neighbours.get(&key).copied().unwrap_or_default();
                 match need {
@@ -259,14 +284,14 @@ mod tests {
                 .iter()
                 .map(|len| StaticRoute { to: to(*len), interface: 1, mac: mac(*len), routed: false })
                 .collect();
-            let query = Query { destination: host(1), ingress: 2 };
+            let query = Query::new(host(1), 2);
             let decision = decide(query, &statics, route, &tables).expect("a static route is known");
             let wanted = if tables.is_up(1) {
                 Resolution::Found(NextHost { mac: mac(lens[0]), interface: 1, routed: false, gateway: false })
             } else {
                 Resolution::Unreachable(Reason::InterfaceDown { interface: 1 })
             };
-            prop_assert_eq!(decision, Decision { resolution: wanted, neighbour: None });
+            prop_assert_eq!(decision, Decision { resolution: wanted, neighbour: None, interface: Some(1) });
         }
 
         #[test]
@@ -277,7 +302,7 @@ mod tests {
                 IpAddr::from([0; 4]),
                 IpAddr::from([0xff02, 0, 0, 0, 0, 0, 0, u16::from(low[0])]),
             ] {
-                let decision = decide(Query { destination, ingress: 1 }, &[], Some(route), &tables);
+                let decision = decide(Query::new(destination, 1), &[], Some(route), &tables);
                 prop_assert_eq!(decision, Some(unreachable(Reason::NotUnicast)));
             }
         }
@@ -285,7 +310,7 @@ mod tests {
 
     #[test]
     fn nothing_is_decided_before_the_route_is_known() {
-        let query = Query { destination: host(1), ingress: 1 };
+        let query = Query::new(host(1), 1);
         assert_eq!(decide(query, &[], None, &Tables::default()), None);
     }
 
@@ -295,7 +320,7 @@ mod tests {
         tables.set_link(link(BRIDGE, true, None));
         tables.set_link(link(1, true, Some(BRIDGE)));
         let address = IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 9]);
-        let decision = decide(Query { destination: address, ingress: 1 }, &[], None, &tables).expect("decided");
+        let decision = decide(Query::new(address, 1), &[], None, &tables).expect("decided");
         assert_eq!(decision.neighbour, Some((NeighbourKey { interface: BRIDGE, address }, Need::Resolve)));
     }
 }

@@ -4,9 +4,9 @@
 //! kernel has the truth, and so there is one rule for lost updates: whatever changed after a look-up was sent
 //! makes its destination due again.
 
-use crate::decide::{Decision, Need, RouteAnswer, decide, is_unicast};
+use crate::decide::{Decision, Need, Routes, decide, is_unicast};
 use crate::tables::{Link, NeighbourKey, Notice, Tables};
-use crate::{Event, Query, Resolution, StaticRoute};
+use crate::{Event, Query, Resolution, Route, StaticRoute};
 use flowlane_wire::Mac;
 use ipnet::IpNet;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -40,6 +40,8 @@ pub(crate) enum Work {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LookupId {
     pub address: IpAddr,
+    /// Whether all next hops are wanted, and not the kernel's choice alone.
+    pub all: bool,
     watch: u64,
 }
 
@@ -70,8 +72,8 @@ pub(crate) struct Engine {
 #[derive(Debug, Default)]
 struct Watched {
     watchers: usize,
-    resolution: Option<Resolution>,
-    told: Option<Resolution>,
+    answer: Option<(Resolution, Option<Route>)>,
+    told: Option<(Resolution, Option<Route>)>,
     /// Stands in `Engine::changed`.
     queued: bool,
     neighbour: Option<NeighbourKey>,
@@ -80,8 +82,8 @@ struct Watched {
 #[derive(Debug)]
 struct Destination {
     watch: u64,
-    ingress: BTreeSet<u32>,
-    route: Option<RouteAnswer>,
+    queries: BTreeSet<Query>,
+    routes: Option<Routes>,
     lookup: Lookup,
 }
 
@@ -138,10 +140,10 @@ impl Engine {
         self.undecided.insert(query);
         let destination = self.destinations.entry(query.destination).or_insert_with(|| {
             self.watches += 1;
-            Destination { watch: self.watches, ingress: BTreeSet::new(), route: None, lookup: Lookup::Idle }
+            Destination { watch: self.watches, queries: BTreeSet::new(), routes: None, lookup: Lookup::Idle }
         });
-        destination.ingress.insert(query.ingress);
-        if destination.route.is_none() {
+        destination.queries.insert(query);
+        if destination.routes.as_ref().and_then(|routes| routes.of(query.path)).is_none() {
             self.look_up(query.destination);
         }
     }
@@ -156,8 +158,8 @@ impl Engine {
             self.release(key, query);
         }
         if let Some(destination) = self.destinations.get_mut(&query.destination) {
-            destination.ingress.remove(&query.ingress);
-            if destination.ingress.is_empty() {
+            destination.queries.remove(&query);
+            if destination.queries.is_empty() {
                 self.destinations.remove(&query.destination);
             }
         }
@@ -205,19 +207,19 @@ impl Engine {
     }
 
     /// Takes the answer to [`Work::Lookup`]; none if there was none, for whatever reason.
-    pub fn looked_up(&mut self, id: LookupId, answer: Option<RouteAnswer>, now: Instant) {
+    pub fn looked_up(&mut self, id: LookupId, answer: Option<Routes>, now: Instant) {
         let address = id.address;
         let Some(destination) = self.destinations.get_mut(&address).filter(|d| d.watch == id.watch) else { return };
         let again = destination.lookup == Lookup::SentTooEarly;
         destination.lookup = Lookup::Idle;
-        if answer.is_some() && destination.route != answer {
-            destination.route = answer;
-            let queries = destination.ingress.iter().map(|ingress| Query { destination: address, ingress: *ingress });
-            self.undecided.extend(queries);
+        let silent = answer.is_none();
+        if !silent && destination.routes != answer {
+            destination.routes = answer;
+            self.undecided.extend(destination.queries.iter().copied());
         }
         if again {
             self.look_up(address);
-        } else if answer.is_none() {
+        } else if silent {
             Scope::merge(&mut self.confirm, now + RETRY.0, Scope::of(Some(IpNet::from(address))));
         }
     }
@@ -249,7 +251,8 @@ impl Engine {
         while let Some(address) = self.lookups.pop_front() {
             if let Some(destination) = self.destinations.get_mut(&address).filter(|d| d.lookup == Lookup::Queued) {
                 destination.lookup = Lookup::Sent;
-                return Some(Work::Lookup(LookupId { address, watch: destination.watch }));
+                let all = destination.queries.iter().any(|query| query.path.is_some());
+                return Some(Work::Lookup(LookupId { address, all, watch: destination.watch }));
             }
         }
         self.asks.pop_front()
@@ -267,9 +270,9 @@ impl Engine {
         while let Some(query) = self.changed.pop_front() {
             let Some(watched) = self.queries.get_mut(&query) else { continue };
             watched.queued = false;
-            if let Some(resolution) = watched.resolution.filter(|_| watched.told != watched.resolution) {
-                watched.told = Some(resolution);
-                return Some(Event::Resolved { query, resolution });
+            if let Some((resolution, route)) = watched.answer.filter(|_| watched.told != watched.answer) {
+                watched.told = watched.answer;
+                return Some(Event::Resolved { query, resolution, route });
             }
         }
         None
@@ -360,13 +363,14 @@ impl Engine {
     }
 
     fn decide(&mut self, query: Query, now: Instant) {
-        let route = self.destinations.get(&query.destination).and_then(|destination| destination.route);
-        let Some(Decision { resolution, neighbour }) = decide(query, &self.statics, route, &self.tables) else {
-            return;
-        };
+        let routes = self.destinations.get(&query.destination).and_then(|destination| destination.routes.as_ref());
+        let (route, paths) = routes.and_then(|routes| routes.of(query.path)).unzip();
+        let Some(decision) = decide(query, &self.statics, route, &self.tables) else { return };
+        let Decision { resolution, neighbour, interface } = decision;
         let Some(watched) = self.queries.get_mut(&query) else { return };
-        watched.resolution = Some(resolution);
-        if watched.told != watched.resolution && !watched.queued {
+        let route = interface.map(|interface| Route { interface, paths: paths.unwrap_or(1) });
+        watched.answer = Some((resolution, route));
+        if watched.told != watched.answer && !watched.queued {
             watched.queued = true;
             self.changed.push_back(query);
         }
@@ -415,7 +419,13 @@ impl Engine {
         used.attempts = used.attempts.saturating_add(1);
         used.asked = Some(now);
         used.reschedule(key, now + pause, &mut self.timers);
-        self.asks.push_back(if used.need == Need::Learn { Work::Probe(key) } else { Work::Use(key) });
+        let is_fixed = self.tables.neighbours.get(&key).is_some_and(|neighbour| neighbour.fixed);
+        match used.need {
+            Need::Learn => self.asks.push_back(Work::Probe(key)),
+            // A permanent neighbour that the kernel is asked to use is an ordinary one from then on (Linux 5.16).
+            Need::Refresh if is_fixed => {}
+            Need::Refresh | Need::Resolve => self.asks.push_back(Work::Use(key)),
+        }
     }
 
     fn prune(&mut self) {

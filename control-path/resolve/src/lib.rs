@@ -20,5 +20,5 @@ mod query;
 mod resolver;
 mod tables;
 
-pub use query::{Error, Event, LinkState, NextHost, Query, Reason, Resolution, StaticRoute};
+pub use query::{Error, Event, LinkState, NextHost, Query, Reason, Resolution, Route, StaticRoute};
 pub use resolver::{Events, Resolver, list_links};

@@ -4,7 +4,7 @@
 //! nexthop objects is seen by the route notifications that the kernel sends along (sysctl `nexthop_compat_mode`,
 //! on by default).
 
-use crate::decide::{Need, RouteAnswer, is_host};
+use crate::decide::{Need, RouteAnswer, Routes, is_host};
 use crate::tables::{FdbKey, Link, LinkKind, NeighbourKey, NeighbourState, Notice};
 use crate::{Error, LinkState, Reason};
 use flowlane_wire::Mac;
@@ -16,7 +16,9 @@ use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, L
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState as Nud,
 };
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RouteType, RouteVia,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{Handle, MulticastGroup};
@@ -115,23 +117,38 @@ impl Requests {
         Ok(notices)
     }
 
-    /// The route to a destination, by the kernel's own rules, tables and multipath choice.
-    pub async fn look_up(self, destination: IpAddr) -> Option<RouteAnswer> {
+    /// The route to a destination, by the kernel's own rules, tables and multipath choice; with `all`, also all next hops
+    /// of that route. None: there was no answer that makes sense.
+    pub async fn look_up(self, destination: IpAddr, all: bool) -> Option<Routes> {
+        let chosen = match self.route(destination, RouteFlags::empty()).await? {
+            Ok(route) => route_answer(&route, destination)?,
+            Err(reason) => RouteAnswer::Refused(reason),
+        };
+        let all = match chosen {
+            RouteAnswer::Via { .. } if all => match self.route(destination, RouteFlags::FibMatch).await? {
+                Ok(route) => Some(next_hops(&route, destination)),
+                Err(_) => Some(Vec::new()),
+            },
+            _ => all.then(Vec::new),
+        };
+        Some(Routes { chosen, all })
+    }
+
+    /// One question for a route: the kernel's choice, or with [`RouteFlags::FibMatch`] the entry of its table.
+    async fn route(&self, destination: IpAddr, flags: RouteFlags) -> Option<Result<RouteMessage, Reason>> {
         let mut message = RouteMessage::default();
         message.header.address_family = family_of(destination);
         message.header.destination_prefix_length = if destination.is_ipv4() { 32 } else { 128 };
+        message.header.flags = flags;
         message.attributes.push(RouteAttribute::Destination(destination.into()));
-        let answer = self.ask(RouteNetlinkMessage::GetRoute(message), NLM_F_REQUEST).await;
-        let route = match answer {
-            Ok(Some(RouteNetlinkMessage::NewRoute(ref route))) => route_answer(route, destination),
-            Ok(_) => None,
-            Err(Refusal::Kernel(errno)) => refused(errno).map(RouteAnswer::Refused),
-            Err(Refusal::Silence) => None,
-        };
-        if route.is_none() {
-            tracing::warn!(%destination, ?answer, "no answer to a route look-up; it will be repeated");
+        match self.clone().ask(RouteNetlinkMessage::GetRoute(message), NLM_F_REQUEST).await {
+            Ok(Some(RouteNetlinkMessage::NewRoute(route))) => Some(Ok(route)),
+            Err(Refusal::Kernel(errno)) if let Some(reason) = refused(errno) => Some(Err(reason)),
+            answer => {
+                tracing::warn!(%destination, ?answer, "no answer to a route look-up; it will be repeated");
+                None
+            }
         }
-        route
     }
 
     /// Makes the kernel resolve a neighbour (`ip neigh ... use`), or check one that it is sure of (`nud probe`).
@@ -248,17 +265,41 @@ fn route_answer(route: &RouteMessage, destination: IpAddr) -> Option<RouteAnswer
     }
     let interface =
         route.attributes.iter().find_map(|a| if let RouteAttribute::Oif(i) = a { Some(*i) } else { None })?;
-    if route.attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::Encap(_))) {
-        return refused(Reason::NotEthernet { interface });
+    Some(through(interface, &route.attributes, destination))
+}
+
+/// The way by an interface and the gateway that the attributes name.
+fn through(interface: u32, attributes: &[RouteAttribute], destination: IpAddr) -> RouteAnswer {
+    if attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::Encap(_))) {
+        return RouteAnswer::Refused(Reason::NotEthernet { interface });
     }
-    let gateway = route.attributes.iter().find_map(|attribute| match attribute {
+    let gateway = attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Gateway(RouteAddress::Inet(v4)) | RouteAttribute::Via(RouteVia::Inet(v4)) => Some((*v4).into()),
         RouteAttribute::Gateway(RouteAddress::Inet6(v6)) | RouteAttribute::Via(RouteVia::Inet6(v6)) => {
             Some((*v6).into())
         }
         _ => None,
     });
-    Some(RouteAnswer::Via { interface, next_hop: gateway.unwrap_or(destination) })
+    RouteAnswer::Via { interface, next_hop: gateway.unwrap_or(destination) }
+}
+
+/// The next hops of a route as it stands in the table (`RTM_F_FIB_MATCH`), by address, so that each keeps its number when
+/// the kernel lists them in another order. Those that can not be used are left out.
+fn next_hops(route: &RouteMessage, destination: IpAddr) -> Vec<RouteAnswer> {
+    let unusable = RouteNextHopFlags::Dead | RouteNextHopFlags::Linkdown | RouteNextHopFlags::Unresolved;
+    let listed = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::MultiPath(hops) => Some(hops),
+        _ => None,
+    });
+    let Some(listed) = listed else { return route_answer(route, destination).into_iter().collect() };
+    let usable = listed.iter().filter(|hop| !hop.flags.intersects(unusable));
+    let ways = usable.map(|hop| through(hop.interface_index, &hop.attributes, destination));
+    let mut ways: Vec<_> = ways.filter(|way| matches!(way, RouteAnswer::Via { .. })).collect();
+    ways.sort_by_key(|way| match way {
+        RouteAnswer::Via { interface, next_hop } => Some((*next_hop, *interface)),
+        RouteAnswer::Refused(_) => None,
+    });
+    ways
 }
 
 fn notice_of_payload(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Notice> {

@@ -11,6 +11,24 @@ pub struct Query {
     pub destination: IpAddr,
     /// The interface index of the port that the flow comes in by.
     pub ingress: u32,
+    /// Which of the next hops of a route with several: this number modulo how many there are. None is the kernel's choice.
+    pub path: Option<u8>,
+}
+
+impl Query {
+    /// Where a flow to `destination` goes that comes in by the interface `ingress`, by the kernel's choice of next hops.
+    pub fn new(destination: IpAddr, ingress: u32) -> Self {
+        Self { destination, ingress, path: None }
+    }
+}
+
+/// What the routes say about a query, whatever is known of the neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The interface index that the route leaves by; a bridge where it leaves by one.
+    pub interface: u32,
+    /// How many next hops there are to choose from by [`Query::path`]; 1 where the query names none.
+    pub paths: u8,
 }
 
 /// Who receives the frame next: the second host address of claim 13, and the port towards it.
@@ -122,6 +140,8 @@ pub enum Event {
         query: Query,
         /// The answer.
         resolution: Resolution,
+        /// The route that it rests on, where one leads to the destination.
+        route: Option<Route>,
     },
     /// An interface at the start, a new interface, or a change of one.
     Link(LinkState),

@@ -1,6 +1,6 @@
 //! The handle, and the task behind it that joins the engine to the kernel.
 
-use crate::decide::{Need, RouteAnswer};
+use crate::decide::{Need, Routes};
 use crate::engine::{Engine, LookupId, Work};
 use crate::netlink::{self, Kernel, Requests};
 use crate::tables::Notice;
@@ -108,7 +108,7 @@ enum Input {
 
 /// The end of a request.
 enum Answer {
-    Route(LookupId, Option<RouteAnswer>),
+    Route(LookupId, Option<Routes>),
     Neighbour,
 }
 
@@ -168,7 +168,7 @@ fn obey(engine: &mut Engine, command: Command) {
 
 fn request(requests: Requests, work: Work) -> BoxFuture<'static, Answer> {
     match work {
-        Work::Lookup(id) => requests.look_up(id.address).map(move |answer| Answer::Route(id, answer)).boxed(),
+        Work::Lookup(id) => requests.look_up(id.address, id.all).map(move |answer| Answer::Route(id, answer)).boxed(),
         Work::Use(key) => requests.resolve(key, Need::Resolve).map(|()| Answer::Neighbour).boxed(),
         Work::Probe(key) => requests.resolve(key, Need::Learn).map(|()| Answer::Neighbour).boxed(),
     }

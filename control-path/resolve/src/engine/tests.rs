@@ -1,4 +1,5 @@
 use super::*;
+use crate::decide::RouteAnswer;
 use crate::tables::{LinkKind, NeighbourState};
 use crate::{LinkState, NextHost, Reason};
 use proptest::prelude::*;
@@ -11,11 +12,15 @@ fn destination(n: u8) -> IpAddr {
 }
 
 fn query(n: u8) -> Query {
-    Query { destination: destination(n), ingress: 1 }
+    Query::new(destination(n), 1)
 }
 
 fn gateway(n: u8) -> NeighbourKey {
     NeighbourKey { interface: 2 + u32::from(n), address: IpAddr::from([10, 0, n, 2]) }
+}
+
+fn chosen(chosen: RouteAnswer) -> Routes {
+    Routes { chosen, all: None }
 }
 
 fn via(n: u8) -> RouteAnswer {
@@ -75,7 +80,7 @@ fn resolved(now: Instant) -> Engine {
     let mut engine = engine(now);
     engine.watch(query(1));
     let id = lookup(&mut engine);
-    engine.looked_up(id, Some(via(0)), now);
+    engine.looked_up(id, Some(chosen(via(0))), now);
     engine.settle(now);
     engine.notice(Notice::Neighbour(gateway(0), NeighbourState::Usable(mac(1))), now);
     engine.settle(now);
@@ -93,7 +98,7 @@ fn change_during_a_look_up_makes_its_destination_due_again() {
     engine.notice(Notice::Routes(None), now);
     engine.settle(now + GATHER);
     assert_eq!(engine.next_work(), None, "one look-up of a destination at a time");
-    engine.looked_up(early, Some(via(0)), now + GATHER);
+    engine.looked_up(early, Some(chosen(via(0))), now + GATHER);
     assert_eq!(lookup(&mut engine).address, destination(1));
 }
 
@@ -106,10 +111,10 @@ fn answer_for_a_dropped_watch_is_not_taken_for_a_new_one() {
     engine.unwatch(query(1));
     engine.watch(query(1));
     let new = lookup(&mut engine);
-    engine.looked_up(old, Some(RouteAnswer::Refused(Reason::NoRoute)), now);
+    engine.looked_up(old, Some(chosen(RouteAnswer::Refused(Reason::NoRoute))), now);
     engine.settle(now);
     assert_eq!(told(&mut engine), []);
-    engine.looked_up(new, Some(RouteAnswer::Refused(Reason::Local)), now);
+    engine.looked_up(new, Some(chosen(RouteAnswer::Refused(Reason::Local))), now);
     engine.settle(now);
     assert_eq!(told(&mut engine), [Resolution::Unreachable(Reason::Local)]);
 }
@@ -123,6 +128,46 @@ fn look_up_without_an_answer_is_repeated() {
     engine.looked_up(id, None, now);
     engine.settle(now + RETRY.0);
     assert_eq!(lookup(&mut engine).address, destination(1));
+}
+
+#[test]
+fn path_is_chosen_from_all_next_hops_which_are_asked_for_when_it_is_watched() {
+    let now = Instant::now();
+    let mut engine = resolved(now);
+    let by = |path| Query { path: Some(path), ..query(1) };
+    [0, 1, 2].into_iter().for_each(|path| engine.watch(by(path)));
+    engine.settle(now);
+    assert_eq!(told(&mut engine), [], "the kernel's choice is known, its alternatives are not");
+    let id = lookup(&mut engine);
+    assert!(id.all);
+    engine.looked_up(id, Some(Routes { chosen: via(0), all: Some(vec![via(0), via(1)]) }), now);
+    engine.settle(now);
+    engine.notice(Notice::Neighbour(gateway(1), NeighbourState::Usable(mac(2))), now);
+    engine.settle(now);
+    let mut last = BTreeMap::new();
+    while let Some(Event::Resolved { query, resolution, route }) = engine.next_event() {
+        last.insert(query.path, (resolution, route));
+    }
+    let by_gateway = |n: u8| (found(n, n + 1), Some(Route { interface: gateway(n).interface, paths: 2 }));
+    assert_eq!(last, BTreeMap::from([(Some(0), by_gateway(0)), (Some(1), by_gateway(1)), (Some(2), by_gateway(0))]));
+
+    engine.notice(Notice::Routes(None), now);
+    engine.settle(now + GATHER);
+    let id = lookup(&mut engine);
+    engine.looked_up(id, Some(Routes { chosen: via(1), all: Some(vec![via(1)]) }), now);
+    engine.settle(now);
+    assert_eq!(told(&mut engine), [found(1, 2); 4], "one of the ways is gone");
+}
+
+#[test]
+fn path_of_a_route_with_a_single_next_hop_is_that_one() {
+    let now = Instant::now();
+    let mut engine = engine(now);
+    engine.watch(Query { path: Some(7), ..query(1) });
+    let id = lookup(&mut engine);
+    engine.looked_up(id, Some(Routes { chosen: RouteAnswer::Refused(Reason::Local), all: Some(Vec::new()) }), now);
+    engine.settle(now);
+    assert_eq!(told(&mut engine), [Resolution::Unreachable(Reason::Local)]);
 }
 
 #[test]
@@ -365,7 +410,7 @@ impl Model {
 
     fn answer(&mut self) {
         if let Some((id, answer)) = self.under_way.pop_front() {
-            self.engine.looked_up(id, Some(answer), self.now);
+            self.engine.looked_up(id, Some(chosen(answer)), self.now);
         }
     }
 
@@ -386,7 +431,7 @@ impl Model {
     }
 
     fn tell(&mut self) {
-        if let Some(Event::Resolved { query, resolution }) = self.engine.next_event() {
+        if let Some(Event::Resolved { query, resolution, .. }) = self.engine.next_event() {
             self.told.insert(query, resolution);
         }
     }

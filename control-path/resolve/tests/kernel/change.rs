@@ -129,6 +129,7 @@ fn neighbour_set_by_the_administrator_is_taken_as_it_is() {
         let query = observer.watch("10.0.0.50", ELSEWHERE).await;
         observer.found(query, "02:00:00:00:00:50".parse().expect("an address"), "p1", true).await;
         observer.pass(Duration::from_millis(100)).await;
+        assert!(switch.neighbours().contains("02:00:00:00:00:50 PERMANENT"), "it stays the administrator's");
         switch.ip("neigh replace 10.0.0.50 lladdr 02:00:00:00:00:51 dev p1 nud permanent");
         observer.found(query, "02:00:00:00:00:51".parse().expect("an address"), "p1", true).await;
     });

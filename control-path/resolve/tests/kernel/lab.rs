@@ -1,6 +1,6 @@
 //! A switch and hosts, each in a network namespace of its own, removed when the test ends.
 
-use flowlane_resolve::{Event, Events, LinkState, Query, Reason, Resolution, Resolver, StaticRoute};
+use flowlane_resolve::{Event, Events, LinkState, Query, Reason, Resolution, Resolver, Route, StaticRoute};
 use flowlane_wire::Mac;
 use std::collections::HashMap;
 use std::fs::File;
@@ -30,6 +30,12 @@ impl Namespace {
 
     pub fn ip(&self, arguments: &str) {
         run(Command::new("ip").args(["-n", &self.name]).args(arguments.split_whitespace()));
+    }
+
+    /// What `ip neigh` says.
+    pub fn neighbours(&self) -> String {
+        let output = Command::new("ip").args(["-n", &self.name, "neigh"]).output().expect("ip(8)");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     pub fn ip_batch(&self, lines: &str) {
@@ -95,6 +101,8 @@ pub struct Observer {
     pub events: Events,
     pub links: HashMap<String, LinkState>,
     pub answers: HashMap<Query, Resolution>,
+    /// The routes that they rest on.
+    pub routes: HashMap<Query, Option<Route>>,
     /// Every answer, in order.
     pub history: Vec<(Query, Resolution)>,
 }
@@ -106,7 +114,14 @@ impl Observer {
 
     pub fn with_static_routes(routes: Vec<StaticRoute>) -> Self {
         let (resolver, events) = Resolver::start(routes).expect("netlink is there");
-        Self { resolver, events, links: HashMap::new(), answers: HashMap::new(), history: Vec::new() }
+        Self {
+            resolver,
+            events,
+            links: HashMap::new(),
+            answers: HashMap::new(),
+            routes: HashMap::new(),
+            history: Vec::new(),
+        }
     }
 
     /// The index of an interface, once it was told.
@@ -115,7 +130,7 @@ impl Observer {
     }
 
     pub async fn watch(&mut self, destination: &str, ingress: u32) -> Query {
-        let query = Query { destination: address(destination), ingress };
+        let query = Query::new(address(destination), ingress);
         self.resolver.watch(query);
         query
     }
@@ -165,7 +180,8 @@ impl Observer {
         match event {
             Event::Link(link) => drop(self.links.insert(link.name.clone(), link)),
             Event::LinkGone { name, .. } => drop(self.links.remove(&name)),
-            Event::Resolved { query, resolution } => {
+            Event::Resolved { query, resolution, route } => {
+                self.routes.insert(query, route);
                 self.answers.insert(query, resolution);
                 self.history.push((query, resolution));
             }

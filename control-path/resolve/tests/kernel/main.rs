@@ -4,6 +4,7 @@ mod bridge;
 mod change;
 mod lab;
 mod links;
+mod paths;
 mod scale;
 
 use flowlane_resolve::{Reason, StaticRoute};

@@ -22,7 +22,7 @@ fn switch_and_gateways() -> (Namespace, Namespace, [Mac; 2]) {
 }
 
 fn destination(n: u32) -> Query {
-    Query { destination: IpAddr::V4(Ipv4Addr::from(0x0a09_0000 + n)), ingress: ELSEWHERE }
+    Query::new(IpAddr::V4(Ipv4Addr::from(0x0a09_0000 + n)), ELSEWHERE)
 }
 
 async fn all_go_to(observer: &mut Observer, queries: u32, mac: Mac, port: &str) {
