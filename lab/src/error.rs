@@ -2,6 +2,7 @@
 
 use crate::UserNamespaceError;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The result of a lab operation.
@@ -17,6 +18,16 @@ pub enum Error {
         /// Label of the namespace.
         netns: String,
         /// What was asked for, with the object's name.
+        action: String,
+        /// The kernel's answer.
+        reason: io::Error,
+    },
+    /// The kernel refused a request about a cgroup.
+    #[error("can not {action} {}: {reason}{}", path.display(), advice(reason))]
+    Cgroup {
+        /// The cgroup's directory.
+        path: PathBuf,
+        /// What was asked for.
         action: String,
         /// The kernel's answer.
         reason: io::Error,

@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+pub mod cgroup;
 mod error;
 mod frame;
 mod host;
@@ -30,6 +31,7 @@ mod netns;
 pub mod traffic;
 mod user;
 
+pub use cgroup::Cgroup;
 pub use error::{Error, Result};
 pub use flowlane_wire::Mac;
 pub use frame::{Capture, Direction, Frame, Injector, Tap};
@@ -37,4 +39,4 @@ pub use host::Host;
 pub use ipnet::IpNet;
 pub use link::{End, Link, LinkState, Offload, Statistics, bridge, dummy, veth};
 pub use netns::{Netns, Via};
-pub use user::{UserNamespaceError, enter_user_namespace};
+pub use user::{UserNamespaceError, as_user, enter_user_namespace};

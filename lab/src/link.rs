@@ -10,7 +10,7 @@ use ipnet::IpNet;
 pub use offload::Offload;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::{Handle, LinkBridge, LinkDummy, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkDummy, LinkMessageBuilder, LinkUnspec, LinkVeth};
 use std::fmt;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -176,6 +176,17 @@ impl Link {
     /// [`Error::Refused`] if there is no such interface.
     pub fn detach(&self) -> Result<()> {
         self.set("take off its bridge", self.by_name().nocontroller())
+    }
+
+    /// Says whether the bridge that the interface is a port of learns addresses there, and sends frames to unknown
+    /// addresses out of it. A bridge does both unless told otherwise.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if there is no such interface, or it is not on a bridge.
+    pub fn set_bridging(&self, learning: bool, flooding: bool) -> Result<()> {
+        let port = LinkBridgePort::new(self.index()?).learning(learning).flood(flooding).mcast_flood(flooding);
+        let message = port.bcast_flood(flooding).build();
+        self.request("set bridging of", async |handle| handle.link().set_port(message).execute().await)
     }
 
     /// Gives the interface another name. Other handles keep the old name.

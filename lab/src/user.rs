@@ -1,7 +1,8 @@
-//! A lab without root: the process becomes root of a user namespace of its own.
+//! Other users: a process that becomes root of a user namespace of its own, and work without privileges.
 
 use crate::Netns;
 use nix::errno::Errno;
+use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 use std::path::Path;
@@ -65,6 +66,36 @@ pub fn enter_user_namespace() -> Result<(), UserNamespaceError> {
     map("/proc/self/uid_map", &format!("0 {user} 1"))?;
     map("/proc/self/gid_map", &format!("0 {group} 1"))?;
     loopback_up().map_err(|error| UserNamespaceError::Network(Box::new(error)))
+}
+
+/// Does some work as another user with these groups, the first of which is its own, and without any privileges: in a
+/// thread of its own, for a thread can not become root again.
+///
+/// # Errors
+/// The kernel's, unless the caller is root.
+///
+/// # Panics
+/// As the work does.
+pub fn as_user<T: Send>(user: u32, groups: &[u32], work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| become_user(user, groups).map(|()| work()));
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// By the system calls themselves: the C library would change all threads.
+fn become_user(user: u32, groups: &[u32]) -> io::Result<()> {
+    let own = groups.first().copied().unwrap_or(user);
+    // SAFETY: the kernel reads as many groups as are said to be there, and the other calls take numbers only.
+    let done = unsafe {
+        [
+            libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()),
+            libc::syscall(libc::SYS_setresgid, own, own, own),
+            libc::syscall(libc::SYS_setresuid, user, user, user),
+        ]
+    };
+    done.into_iter().try_for_each(|done| Errno::result(done).map(drop))?;
+    Ok(())
 }
 
 fn map(file: &'static str, text: &str) -> Result<(), UserNamespaceError> {
