@@ -1,4 +1,4 @@
-//! What the switch and its local tools say to each other, as JSON over HTTP on a UNIX socket.
+//! What the switch and those who ask it say to each other, as JSON over HTTP.
 
 pub mod client;
 pub mod groups;
@@ -34,6 +34,9 @@ pub struct OpenFlow {
     #[serde(default)]
     #[schema(value_type = String)]
     pub field: Field,
+    /// Which of several equal next hops the flow takes, at each switch: this number modulo how many there are.
+    #[serde(default)]
+    pub path: Option<u8>,
     /// A name for people.
     #[serde(default)]
     pub name: Option<String>,
@@ -72,6 +75,8 @@ pub struct LeaseView {
     pub remaining: Option<u64>,
     /// The lifetime that was granted, in seconds.
     pub lifetime: u32,
+    /// Where the lease was a host's and has been closed: the seconds until the host may ask for it again.
+    pub closed_for: Option<u64>,
 }
 
 /// A flow, as it is.
@@ -102,6 +107,8 @@ pub struct FlowView {
     pub egress: Option<String>,
     /// Whether the hop is routed.
     pub routed: bool,
+    /// Which of several equal next hops it takes; nothing for the switch's choice.
+    pub path: Option<u8>,
     /// The Ethernet address of the next switch, if the next host's address is a flow address that it has given.
     pub via: Option<String>,
     /// Bits per second; nothing for a flow without a meter.
@@ -213,6 +220,10 @@ pub struct PortView {
     pub flagged: Option<FlaggedView>,
     /// DHCPv6 messages that were not answered, by reason.
     pub dhcp6_ignored: BTreeMap<String, u64>,
+    /// How often frames of a flow stopped and came again as soon as its address was announced anew. Many are a sign that a
+    /// host behind the port takes flow addresses at the bridges in between.
+    #[serde(default)]
+    pub restored: u64,
     /// What is wrong with it.
     pub problem: Option<String>,
 }
@@ -255,12 +266,29 @@ pub struct Status {
     pub adopted: bool,
     /// Where leases are kept.
     pub store: String,
+    /// How often the wall clock was set since the switch started, or before. Leases do not depend on it.
+    pub clock_steps: u64,
     /// The ports.
     pub ports: Vec<PortView>,
     /// The gateways that flows go by.
     pub neighbours: Vec<NeighbourView>,
+    /// What its process is denied.
+    pub confinement: ConfinementView,
     /// What somebody should look at.
     pub problems: Vec<String>,
+}
+
+/// What the switch's process has given up when it started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ConfinementView {
+    /// The capabilities that it has kept (capabilities(7)).
+    pub capabilities: Vec<String>,
+    /// Whether no program that it might execute could have more.
+    pub no_new_privileges: bool,
+    /// Whether other files than its own, and TCP to others, are denied: `full`, `partial` on an older kernel, or `none`.
+    pub landlock: String,
+    /// Whether system calls are denied that no switch needs.
+    pub seccomp: bool,
 }
 
 /// An entry of the table.
@@ -297,11 +325,11 @@ pub struct EntryView {
 /// What `table verify` found.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Verification {
-    /// Whether leases and table agree.
+    /// Whether tables and store are what the switch means; after a repair, whether they are now.
     pub ok: bool,
     /// How many slots were compared.
     pub compared: u32,
-    /// The differences, as sentences.
+    /// The differences, as sentences; before the repair, if they were to be repaired.
     pub differences: Vec<String>,
 }
 
@@ -354,7 +382,7 @@ pub struct TraceStep {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// A word for programs: `full`, `quota`, `conflict`, `denied`, `no-such-flow`, `no-such-group`, `no-such-receiver`,
-    /// `no-such-port`, `invalid`, `store`, `stopping`.
+    /// `no-such-port`, `closed`, `invalid`, `store`, `stopping`.
     pub code: String,
     /// A sentence for people.
     pub message: String,

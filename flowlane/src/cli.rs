@@ -1,14 +1,26 @@
 //! The command line: nouns and verbs, as ip(8) has them.
 
+mod bench;
 mod group;
+mod host;
 mod mark;
+mod remote;
+mod run;
 
+pub use bench::BenchOptions;
 pub use group::{GroupCommand, OpenGroupOptions};
+pub use host::HostOptions;
 pub use mark::MarkOptions;
+pub use remote::{RemoteOptions, RemoteOptionsError};
+pub use run::RunOptions;
 
-use crate::config::{Executor, bits_per_second, seconds};
+use crate::{
+    api::client::Address,
+    config::{Executor, bits_per_second, seconds},
+};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flowlane_allot::Field;
+use flowlane_host::policy::NAME_MAX;
 use flowlane_wire::Mac;
 use std::{
     net::IpAddr,
@@ -20,10 +32,11 @@ const CODES: &str = "Exit codes:
   0  done
   1  differences were found, or a check failed
   2  the command line or the configuration is wrong
-  3  no switch answers
+  3  no switch answers, or no daemon of this host
   4  not permitted
   5  conflict: no address is free, a quota is used up, there is no such flow
   6  nobody answered in time
+`run` ends as the program does; with 126 if it can not be executed, with 127 if there is no such program.
 
 Data goes to the standard output, talk and errors to the standard error output. With --json, an error is there as
 {\"error\": {\"code\", \"message\", \"help\"}}.";
@@ -48,7 +61,7 @@ pub struct Global {
     /// Print JSON, errors too.
     #[arg(short, long, global = true)]
     pub json: bool,
-    /// Run in this network namespace, of those that `ip netns` lists.
+    /// Run in this network namespace, of those that `ip netns` lists, or at this path, such as /proc/PID/ns/net.
     #[arg(short, long, global = true, value_name = "NAME")]
     pub netns: Option<String>,
     /// The switch to talk to, by its name; by default the only one there is.
@@ -57,6 +70,9 @@ pub struct Global {
     /// The switch to talk to, by its socket.
     #[arg(long, global = true, value_name = "PATH", env = "FLOWLANE_SOCKET")]
     pub socket: Option<PathBuf>,
+    /// The switch to talk to, where it is another machine.
+    #[command(flatten)]
+    pub remote: RemoteOptions,
     /// Where the sockets of switches and the leases of this host are.
     #[arg(
         long,
@@ -70,6 +86,19 @@ pub struct Global {
 }
 
 impl Global {
+    /// Where the switch is that is to be talked to: at another machine if one was named, else behind [`Global::socket`].
+    ///
+    /// # Errors
+    /// [`RemoteOptionsError`], where the options for another machine do not say enough.
+    pub fn address(&self) -> Result<Address, RemoteOptionsError> {
+        Ok(self.remote.address()?.map_or_else(|| Address::Socket(self.socket()), Address::Remote))
+    }
+
+    /// Whether the command line names a switch.
+    pub fn names_a_switch(&self) -> bool {
+        self.switch.is_some() || self.socket.is_some() || self.remote.is_there()
+    }
+
     /// The socket of the switch to talk to: the one that was named, else the only one there is, else that of a switch
     /// named `switch`.
     pub fn socket(&self) -> PathBuf {
@@ -97,6 +126,13 @@ impl Global {
 pub enum Command {
     /// Show the whole thing at work in a network of its own, in a few seconds.
     Demo(DemoOptions),
+    /// Run a program in flows of its own: each of its destinations gets a flow address.
+    #[command(
+        override_usage = "flowlane run [OPTIONS] [--] CMD [ARGUMENTS]...\n       flowlane run [OPTIONS] --cgroup PATH\n       flowlane run [OPTIONS] --netns NAME"
+    )]
+    Run(RunOptions),
+    /// Run this host's daemon, which puts programs into flows.
+    Host(HostOptions),
     /// Run a switch.
     Switch(SwitchOptions),
     /// Flows: open, ls, show, renew, close.
@@ -114,10 +150,16 @@ pub enum Command {
     Replay(ReplayOptions),
     /// Ask for flows for packets of this host by marking them with the virtual-circuit flag, until stopped.
     Mark(MarkOptions),
-    /// The switch on one screen.
-    Status,
+    /// The switch on one screen, or this host's daemon.
+    Status {
+        /// This host's daemon, also if there is a switch on this machine.
+        #[arg(long)]
+        host: bool,
+    },
     /// Check what this machine lacks, each finding with its remedy.
     Doctor(DoctorOptions),
+    /// Measure how fast frames are forwarded here, by Flowlane and by what one would take instead.
+    Bench(BenchOptions),
 }
 
 /// What `demo` is told.
@@ -150,13 +192,16 @@ pub struct SwitchOptions {
 pub enum FlowCommand {
     /// Ask for a flow address: of the network by DHCPv6 (-i), or at the switch itself for one of its ports (--port).
     Open(OpenOptions),
-    /// List the switch's flows.
+    /// List the switch's flows, or those of this host's programs.
     #[command(alias = "list")]
     Ls(LsOptions),
     /// Show a flow with everything that is known of it.
     Show {
         /// The flow address.
         address: Mac,
+        /// Of this host's programs, also if there is a switch on this machine.
+        #[arg(long)]
+        host: bool,
     },
     /// Prolong the lease of a flow address.
     Renew {
@@ -166,10 +211,14 @@ pub enum FlowCommand {
         #[arg(long, value_name = "TIME", value_parser = lifetime)]
         lifetime: Option<u32>,
     },
-    /// Give a flow address back: by DHCPv6 where this host was granted it so, else at the switch.
+    /// Give a flow address back: by DHCPv6 where this host was granted it so, else at the switch. A flow of a program of
+    /// this host is cut: what the program sends by it is dropped.
     Close {
         /// The flow address.
         address: Mac,
+        /// Of this host's programs, also if there is a switch on this machine.
+        #[arg(long, conflicts_with = "interface")]
+        host: bool,
         /// Give it back by DHCPv6 on this interface, also if there is a switch on this machine.
         #[arg(short, long, value_name = "NAME", value_parser = interface)]
         interface: Option<String>,
@@ -197,6 +246,9 @@ pub struct OpenOptions {
     /// Which field of the Ethernet header will carry the flow address.
     #[arg(long, value_enum, default_value_t = FieldName::Destination)]
     pub field: FieldName,
+    /// Which of several equal next hops the flow takes, at each switch: N modulo how many there are.
+    #[arg(long, value_name = "N")]
+    pub path: Option<u8>,
     /// How many addresses.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub count: u32,
@@ -223,6 +275,9 @@ pub struct LsOptions {
     /// How much of each flow.
     #[arg(short, long, value_enum, default_value_t = Width::Brief)]
     pub output: Width,
+    /// Of this host's programs, also if there is a switch on this machine.
+    #[arg(long)]
+    pub host: bool,
 }
 
 /// How much of each flow is listed.
@@ -261,9 +316,9 @@ impl From<FieldName> for Field {
 pub enum TableCommand {
     /// List the entries of the table.
     Dump,
-    /// Compare the table with the leases; exit code 1 if they differ.
+    /// Compare the switch's tables and its store with what it means; exit code 1 if they differ.
     Verify {
-        /// Repair the table where it differs.
+        /// Repair what differs; exit code 1 if something still does.
         #[arg(long)]
         repair: bool,
     },
@@ -338,6 +393,14 @@ fn flow_name(text: &str) -> Result<String, String> {
     }
 }
 
+/// The daemon adds the process's number to it.
+fn run_name(text: &str) -> Result<String, String> {
+    match text.len() > NAME_MAX || text.chars().any(char::is_control) {
+        true => Err(format!("at most {NAME_MAX} octets of UTF-8, without control characters")),
+        false => Ok(text.to_owned()),
+    }
+}
+
 fn lifetime(text: &str) -> Result<u32, String> {
     seconds(text).ok_or_else(|| "such as 90s, 30m, 24h, 7d or infinite".to_owned())
 }
@@ -364,7 +427,24 @@ mod tests {
     #[test]
     fn commands_may_be_abbreviated() {
         let cli = Cli::try_parse_from(["flowlane", "fl", "l", "-o", "wide"]).expect("flow ls");
-        assert!(matches!(cli.command, Some(Command::Flow(FlowCommand::Ls(LsOptions { output: Width::Wide })))));
+        assert!(matches!(
+            cli.command,
+            Some(Command::Flow(FlowCommand::Ls(LsOptions { output: Width::Wide, host: false })))
+        ));
+    }
+
+    #[test]
+    fn what_comes_behind_the_program_is_its_own() {
+        for line in
+            [&["run", "--rate", "10M", "--", "ls", "-n", "--to"][..], &["run", "--rate", "10M", "ls", "-n", "--to"]]
+        {
+            let cli = Cli::try_parse_from([&["flowlane"], line].concat()).expect("run");
+            let Some(Command::Run(options)) = cli.command else { panic!("run") };
+            assert_eq!((options.rate, options.to.len(), cli.global.netns), (Some(10_000_000), 0, None));
+            assert_eq!(options.command, ["ls", "-n", "--to"]);
+        }
+        let both = Cli::try_parse_from(["flowlane", "run", "--cgroup", "/x", "--", "ls"]);
+        assert!(both.is_err(), "a program or a cgroup");
     }
 
     #[test]

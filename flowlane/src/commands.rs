@@ -1,11 +1,15 @@
 //! What each command does.
 
+pub mod bench;
+pub mod daemon;
 pub mod demo;
 pub mod doctor;
 pub mod flow;
 pub mod group;
+pub mod host;
 pub mod mark;
 pub mod replay;
+pub mod run;
 pub mod status;
 pub mod switch;
 pub mod table;
@@ -13,15 +17,22 @@ pub mod trace;
 
 use crate::{
     api::client::{Client, ClientError},
-    cli::Global,
+    cli::{Global, RemoteOptionsError},
     config::ConfigError,
     exit,
-    switch::{api::ServeError, error::StartError},
+    switch::{
+        api::{RemoteError, ServeError},
+        error::StartError,
+    },
 };
+use bench::BenchError;
+use daemon::DaemonError;
 use flow::dhcp6::Dhcp6Error;
+use host::HostError;
 use mark::MarkError;
 use miette::{IntoDiagnostic as _, Report, Result};
 use replay::ReplayError;
+use run::RunError;
 use std::process::ExitCode;
 use trace::TraceError;
 
@@ -30,21 +41,27 @@ pub fn exit_code(report: &Report) -> u8 {
     let codes = [
         report.downcast_ref().map(ClientError::exit_code),
         report.downcast_ref().map(Dhcp6Error::exit_code),
+        report.downcast_ref().map(BenchError::exit_code),
+        report.downcast_ref().map(DaemonError::exit_code),
+        report.downcast_ref().map(HostError::exit_code),
+        report.downcast_ref().map(RunError::exit_code),
         report.downcast_ref().map(MarkError::exit_code),
         report.downcast_ref().map(StartError::exit_code),
         report.downcast_ref().map(ServeError::exit_code),
         report.downcast_ref().map(ReplayError::exit_code),
         report.downcast_ref().map(TraceError::exit_code),
         report.downcast_ref::<ConfigError>().map(|_| exit::USAGE),
+        report.downcast_ref::<RemoteError>().map(|_| exit::USAGE),
+        report.downcast_ref::<RemoteOptionsError>().map(|_| exit::USAGE),
     ];
     codes.into_iter().flatten().next().unwrap_or(exit::FAILED)
 }
 
 /// Asks the switch.
 fn ask<T>(global: &Global, work: impl AsyncFnOnce(&mut Client) -> Result<T, ClientError>) -> Result<T> {
-    let socket = global.socket();
+    let address = global.address()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().into_diagnostic()?;
-    let done = runtime.block_on(async { work(&mut Client::connect(&socket).await?).await });
+    let done = runtime.block_on(async { work(&mut Client::connect(&address).await?).await });
     Ok(done?)
 }
 

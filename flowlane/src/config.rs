@@ -1,11 +1,16 @@
 //! The configuration of a switch: a TOML file whose errors point at the line.
 
+mod access;
 mod flag;
 mod flow;
+mod host;
 
+pub use access::{AccessConfig, CertificateName, RemoteClient, RemoteConfig, Role};
 pub use flag::{FlagConfig, FlagRole, FlaggedPolicy, flag_dscp};
 pub use flow::FlowConfig;
+pub use host::HostConfig;
 
+use access::{AccessFile, RemoteFile};
 use flag::FlaggedFile;
 use flow::FlowFile;
 use flowlane_allot::Policy;
@@ -34,6 +39,8 @@ pub enum Executor {
     Xdp,
     /// The kernel, before the network stack; super-packets stay whole.
     Tc,
+    /// This process, through AF_XDP sockets; what is no flow's stays with the kernel.
+    AfXdp,
     /// This process, through AF_PACKET rings.
     AfPacket,
 }
@@ -45,16 +52,22 @@ impl Executor {
             Self::Auto => "auto",
             Self::Xdp => "xdp",
             Self::Tc => "tc",
+            Self::AfXdp => "af-xdp",
             Self::AfPacket => "af-packet",
         }
     }
 
-    /// The place in the kernel, where it is one.
+    /// Whether a program of ours runs in the kernel.
+    pub fn is_in_kernel(self) -> bool {
+        self.mode().is_some() || self == Self::AfXdp
+    }
+
+    /// The place in the kernel, where all of the pipeline runs there.
     pub fn mode(self) -> Option<Mode> {
         match self {
             Self::Xdp => Some(Mode::Xdp),
             Self::Tc => Some(Mode::Tc),
-            Self::Auto | Self::AfPacket => None,
+            Self::Auto | Self::AfXdp | Self::AfPacket => None,
         }
     }
 }
@@ -93,6 +106,10 @@ pub struct Config {
     pub routes: Vec<RouteConfig>,
     /// Flows that are there from the start, without a lease; for `replay`.
     pub flows: Vec<FlowConfig>,
+    /// Who of this machine may ask for what.
+    pub access: AccessConfig,
+    /// The interface for other machines, where there is to be one.
+    pub remote: Option<RemoteConfig>,
 }
 
 /// A port.
@@ -106,6 +123,8 @@ pub struct PortConfig {
     pub source: SourceAddress,
     /// Whether hosts may ask for flows by DHCPv6 there.
     pub dhcp6: bool,
+    /// How many DHCPv6 messages of the port are taken a second where its hosts ask without end, and those at another for little.
+    pub dhcp6_rate: u32,
     /// Whether gateways behind it are asked for flow addresses of their own (claims 14 and 22).
     pub chain: bool,
     /// Whether the bridges behind it are told where its flow addresses are.
@@ -181,6 +200,9 @@ struct File {
     routes: Vec<RouteFile>,
     #[serde(default, rename = "flow")]
     flows: Vec<FlowFile>,
+    #[serde(default)]
+    access: AccessFile,
+    remote: Option<RemoteFile>,
 }
 
 #[derive(Default, Deserialize)]
@@ -190,6 +212,7 @@ struct LeaseFile {
     min: Option<Spanned<String>>,
     max: Option<Spanned<String>>,
     quarantine: Option<Spanned<String>>,
+    reserve: Option<Spanned<String>>,
     per_request: Option<u32>,
     per_port: Option<u32>,
     per_client: Option<u32>,
@@ -204,6 +227,7 @@ struct PortFile {
     #[serde(default)]
     source: SourceAddress,
     dhcp6: Option<bool>,
+    dhcp6_rate: Option<Spanned<u32>>,
     chain: Option<bool>,
     announce: Option<bool>,
     mtu: Option<Spanned<u32>>,
@@ -225,6 +249,8 @@ struct RouteFile {
 
 const DEFAULT_BLOCK: &str = "a2:f1:00:00:00:00/16";
 const DEFAULT_SLOTS: u32 = 65_536;
+/// DHCPv6 messages of a port in a second, where its hosts ask without end, and those at another for little.
+const DEFAULT_DHCP6_RATE: u32 = 10_000;
 
 impl Config {
     /// Reads and checks a file.
@@ -243,8 +269,7 @@ impl Config {
     /// A [`ConfigError`] that points at the line.
     pub fn parse(name: &str, text: &str) -> Result<Self, ConfigError> {
         let source = Source { name, text };
-        let file: File = toml::from_str(text)
-            .map_err(|error| source.wrong(error.span().unwrap_or(0..0), error.message().trim().to_owned(), "here"))?;
+        let file: File = source.file()?;
         source.config(&file)
     }
 
@@ -277,6 +302,11 @@ impl Source<'_> {
         }
     }
 
+    fn file<T: serde::de::DeserializeOwned>(&self) -> Result<T, ConfigError> {
+        toml::from_str(self.text)
+            .map_err(|error| self.wrong(error.span().unwrap_or(0..0), error.message().trim().to_owned(), "here"))
+    }
+
     fn config(&self, file: &File) -> Result<Config, ConfigError> {
         let name = self.switch_name(file.name.as_ref())?;
         let block = self.block(file.block.as_ref(), file.slots.as_ref())?;
@@ -290,6 +320,8 @@ impl Source<'_> {
             policy: self.policy(&file.lease)?,
             routes: self.routes(&file.routes, &ports)?,
             flows: self.flows(&file.flows, block, &ports)?,
+            access: self.access(&file.access)?,
+            remote: file.remote.as_ref().map(|remote| self.remote(remote)).transpose()?,
             name,
             ports,
         };
@@ -338,6 +370,7 @@ impl Source<'_> {
         set(&mut policy.min_lifetime, &file.min)?;
         set(&mut policy.max_lifetime, &file.max)?;
         set(&mut policy.quarantine, &file.quarantine)?;
+        set(&mut policy.reserve, &file.reserve)?;
         let limits = policy.min_lifetime..=policy.max_lifetime;
         if limits.is_empty() {
             let at = file.min.as_ref().or(file.max.as_ref()).map_or(0..0, Spanned::span);
@@ -388,6 +421,7 @@ impl Source<'_> {
                     executor: port.executor.unwrap_or(file.executor),
                     source: port.source,
                     dhcp6: port.dhcp6.unwrap_or(true),
+                    dhcp6_rate: self.dhcp6_rate(port.dhcp6_rate.as_ref())?,
                     chain: port.chain.unwrap_or(true),
                     announce: port.announce.unwrap_or(true),
                     mtu,
@@ -404,6 +438,15 @@ impl Source<'_> {
             }
         }
         Ok(ports)
+    }
+
+    fn dhcp6_rate(&self, rate: Option<&Spanned<u32>>) -> Result<u32, ConfigError> {
+        match rate {
+            Some(rate) if *rate.get_ref() == 0 => {
+                Err(self.wrong(rate.span(), "nobody could ask at this rate", "messages a second; or `dhcp6 = false`"))
+            }
+            rate => Ok(rate.map_or(DEFAULT_DHCP6_RATE, |rate| *rate.get_ref())),
+        }
     }
 
     fn routes(
@@ -540,6 +583,7 @@ mod tests {
         assert_eq!(line_of("\n\nblok = 1").0, 3);
         assert_eq!(line_of("[[port]]\ninterface = \"p1\"\n[[port]]\ninterface = \"p1\"").0, 4);
         assert_eq!(line_of("[lease]\ndefault = \"1 year\"").0, 2);
+        assert_eq!(line_of("[[port]]\ninterface = \"p1\"\ndhcp6_rate = 0").0, 3);
         assert_eq!(line_of("[[port]]\ninterface = \"p1\"\n[[route]]\nto = \"10.0.0.0/33\"\nport = \"p1\"\nnext = \"02:00:00:00:00:02\"").0, 4);
         assert_eq!(line_of("[[route]]\nto = \"10.0.0.0/8\"\nport = \"p9\"\nnext = \"02:00:00:00:00:02\"").0, 3);
         assert_eq!(

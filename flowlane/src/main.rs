@@ -6,14 +6,20 @@ mod commands;
 mod config;
 mod exit;
 mod output;
+mod privileges;
 mod switch;
 
 use clap::Parser as _;
 use cli::{Cli, Command};
+use flowlane_lab::Netns;
 use miette::{IntoDiagnostic as _, Report, Result};
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::signal::{SigHandler, Signal, signal},
+};
 use output::{Output, no_color, print_error};
 use std::{
+    fs::File,
     io::{IsTerminal as _, stderr},
     process::ExitCode,
 };
@@ -39,16 +45,12 @@ fn run(cli: Cli) -> Result<ExitCode> {
     let output = Output::new(global.json);
     prepare(command.as_ref())?;
     if let Some(name) = &global.netns {
-        flowlane_lab::Netns::named(name).and_then(|netns| netns.enter()).map_err(|error| {
-            miette::miette!(
-                code = "FL0002",
-                help = "`ip netns` lists the namespaces; entering one takes root",
-                "{error}"
-            )
-        })?;
+        enter(name)?;
     }
-    match command.unwrap_or(Command::Status) {
+    match command.unwrap_or(Command::Status { host: false }) {
         Command::Demo(options) => commands::demo::run(&options, output),
+        Command::Run(options) => commands::run::run(&global, &options, output),
+        Command::Host(options) => commands::host::run(&global, &options, output),
         Command::Switch(options) => commands::switch::run(&options, output),
         Command::Flow(command) => commands::flow::run(&global, command, output),
         Command::Group(command) => commands::group::run(&global, command, output),
@@ -56,9 +58,27 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Trace(options) => commands::trace::run(&global, &options, output),
         Command::Replay(options) => commands::replay::run(&options, output),
         Command::Mark(options) => commands::mark::run(&options, output),
-        Command::Status => commands::status::run(&global, output),
-        Command::Doctor(options) => commands::doctor::run(&options, output),
+        Command::Status { host } => commands::status::run(&global, host, output),
+        Command::Doctor(options) => commands::doctor::run(&global, &options, output),
+        Command::Bench(options) => commands::bench::run(&options, output),
     }
+}
+
+/// Enters a network namespace, by its name or its path.
+fn enter(name: &str) -> Result<()> {
+    let entered = match name.contains('/') {
+        true => File::open(name)
+            .and_then(|file| Ok(setns(file, CloneFlags::CLONE_NEWNET)?))
+            .map_err(|error| error.to_string()),
+        false => Netns::named(name).and_then(|netns| netns.enter()).map_err(|error| error.to_string()),
+    };
+    entered.map_err(|error| {
+        miette::miette!(
+            code = "FL0002",
+            help = "`ip netns` lists the namespaces; entering one takes root",
+            "can not enter the network namespace {name}: {error}"
+        )
+    })
 }
 
 /// Errors, log and signals, before anything is done.
@@ -66,7 +86,7 @@ fn prepare(command: Option<&Command>) -> Result<()> {
     let colors = stderr().is_terminal() && !no_color();
     miette::set_hook(Box::new(move |_| Box::new(miette::MietteHandlerOpts::new().color(colors).build())))
         .into_diagnostic()?;
-    let serves = matches!(command, Some(Command::Switch(_)));
+    let serves = matches!(command, Some(Command::Switch(_) | Command::Host(_)));
     let level = if serves { "info" } else { "warn" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(colors).init();

@@ -1,6 +1,9 @@
-//! The caller's side of a switch's local interface.
+//! The caller's side of a switch's interface, local or at another machine.
 
 mod groups;
+mod remote;
+
+pub use remote::Remote;
 
 use crate::api::{
     EntryView, FlowView, LeaseView, OpenFlow, Problem, RenewFlow, Status, Trace, TraceRequest, Verification,
@@ -12,10 +15,12 @@ use hyper::{
     Method, Request,
     body::Bytes,
     client::conn::http1::{SendRequest, handshake},
+    rt::{Read, Write},
 };
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
+    error::Error,
     io::{self, ErrorKind},
     path::{Path, PathBuf},
     time::Duration,
@@ -25,42 +30,84 @@ use tokio::{net::UnixStream, time::timeout};
 /// Why the switch did not do what was asked.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum ClientError {
-    /// Nobody listens on the socket.
-    #[error("no switch answers on {}", socket.display())]
+    /// Nobody listens there.
+    #[error("no switch answers on {switch}")]
     #[diagnostic(code(FL0301), help("{help}"))]
     Unreachable {
-        /// The socket.
-        socket: PathBuf,
+        /// Where.
+        switch: String,
         /// What the system said.
         source: io::Error,
         /// What to do.
         help: String,
     },
     /// The socket is another user's.
-    #[error("the switch on {} does not talk to this user", socket.display())]
-    #[diagnostic(code(FL0302), help("run as root: sudo flowlane ..."))]
+    #[error("the switch on {switch} does not talk to this user")]
+    #[diagnostic(
+        code(FL0302),
+        help(
+            "run as root: sudo flowlane ...; or root gives this user a role in [access] of the switch's configuration"
+        )
+    )]
     Denied {
-        /// The socket.
-        socket: PathBuf,
+        /// Where.
+        switch: String,
     },
     /// The switch said no.
     #[error("{}", .0.message)]
     #[diagnostic(code(FL0303), help("{}", help_for(.0)))]
     Problem(Problem),
     /// The switch took longer than [`TIMEOUT`].
-    #[error("the switch on {} did not answer within {} s", socket.display(), TIMEOUT.as_secs())]
+    #[error("the switch on {switch} did not answer within {} s", TIMEOUT.as_secs())]
     #[diagnostic(code(FL0304), help("look at the switch's log, then try again"))]
     Timeout {
-        /// The socket.
-        socket: PathBuf,
+        /// Where.
+        switch: String,
     },
     /// Whoever listens speaks something else.
-    #[error("what answers on {} is not understood: {reason}", socket.display())]
+    #[error("what answers on {switch} is not understood: {reason}")]
     #[diagnostic(code(FL0305), help("use the `flowlane` of the same version as the running switch"))]
     Protocol {
-        /// The socket.
-        socket: PathBuf,
+        /// Where.
+        switch: String,
         /// What was wrong.
+        reason: String,
+    },
+    /// The switch at another machine does not take the certificate.
+    #[error("the switch on {switch} does not take the certificate: {reason}")]
+    #[diagnostic(
+        code(FL0306),
+        help(
+            "--cert names one that an authority in `client_ca` of the switch's [remote] has signed, and that has not expired"
+        )
+    )]
+    Refused {
+        /// Where.
+        switch: String,
+        /// The alert (RFC 8446 section 6).
+        reason: String,
+    },
+    /// The certificate of whoever answers at the other machine is not good.
+    #[error("what answers on {switch} can not be trusted: {reason}")]
+    #[diagnostic(
+        code(FL0307),
+        help(
+            "--cacert names the authority that has signed the switch's certificate, which must be for the host of the URL"
+        )
+    )]
+    Distrusted {
+        /// Where.
+        switch: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of certificates or keys can not be used.
+    #[error("{} can not be used: {reason}", path.display())]
+    #[diagnostic(code(FL0308), help("--cert, --key and --cacert name PEM files that this user may read"))]
+    Credentials {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
         reason: String,
     },
 }
@@ -70,13 +117,16 @@ impl ClientError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Unreachable { .. } => exit::UNREACHABLE,
-            Self::Denied { .. } => exit::DENIED,
+            Self::Denied { .. } | Self::Refused { .. } | Self::Distrusted { .. } => exit::DENIED,
+            Self::Credentials { .. } => exit::USAGE,
             Self::Timeout { .. } => exit::TIMEOUT,
             Self::Protocol { .. } => exit::FAILED,
             Self::Problem(problem) => match problem.code.as_str() {
                 "denied" => exit::DENIED,
                 "invalid" | "too-large" | "no-such-port" => exit::USAGE,
-                "full" | "quota" | "conflict" | "no-such-flow" | "no-such-group" | "no-such-receiver" => exit::CONFLICT,
+                "full" | "quota" | "conflict" | "closed" | "no-such-flow" | "no-such-group" | "no-such-receiver" => {
+                    exit::CONFLICT
+                }
                 "stopping" => exit::UNREACHABLE,
                 _ => exit::FAILED,
             },
@@ -92,7 +142,10 @@ fn help_for(problem: &Problem) -> &'static str {
         "no-such-receiver" => "`flowlane group show ADDRESS` lists the receivers that there are",
         "no-such-port" => "`flowlane status` lists the ports that there are",
         "conflict" => "`flowlane flow show ADDRESS` shows what is there",
-        "denied" => "run as root: sudo flowlane ...",
+        "denied" => {
+            "root gives roles in [access] and [remote] of the switch's configuration (docs/configuration.md); root itself may \
+             do everything: sudo flowlane ..."
+        }
         "invalid" | "too-large" => "see `flowlane help` for what the command takes",
         "store" => "see the switch's log, and whether the disk of its `state_directory` is full",
         _ => "see the switch's log",
@@ -105,24 +158,48 @@ pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest answer in octets: a table of a million flows.
 const ANSWER_MAX: usize = 1 << 30;
 
+/// Where a switch is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// On this machine, behind its socket.
+    Socket(PathBuf),
+    /// At another machine.
+    Remote(Remote),
+}
+
 /// A connection to a switch.
 pub struct Client {
-    socket: PathBuf,
+    /// For messages.
+    switch: String,
     sender: SendRequest<Full<Bytes>>,
 }
 
 impl Client {
-    /// Connects to the switch that listens on `socket`.
+    /// Connects to a switch.
     ///
     /// # Errors
-    /// [`ClientError::Unreachable`] or [`ClientError::Denied`].
-    pub async fn connect(socket: &Path) -> Result<Self, ClientError> {
-        let stream = UnixStream::connect(socket).await.map_err(|source| not_connected(socket, source))?;
-        let (sender, connection) =
-            handshake(TokioIo::new(stream)).await.map_err(|error| protocol(socket, error.to_string()))?;
+    /// [`ClientError::Unreachable`] or [`ClientError::Denied`]; at another machine also [`ClientError::Distrusted`] and
+    /// [`ClientError::Credentials`].
+    pub async fn connect(address: &Address) -> Result<Self, ClientError> {
+        match address {
+            Address::Socket(socket) => {
+                let stream = UnixStream::connect(socket).await.map_err(|source| not_connected(socket, source))?;
+                Self::over(TokioIo::new(stream), socket.display().to_string()).await
+            }
+            Address::Remote(remote) => {
+                let switch = remote.to_string();
+                let connected = timeout(TIMEOUT, remote.connect()).await;
+                let stream = connected.map_err(|_| ClientError::Timeout { switch: switch.clone() })??;
+                Self::over(stream, switch).await
+            }
+        }
+    }
+
+    async fn over(stream: impl Read + Write + Send + Unpin + 'static, switch: String) -> Result<Self, ClientError> {
+        let (sender, connection) = handshake(stream).await.map_err(|error| failed(&switch, &error))?;
         // It ends with the sender; what it has to say, the sender is told as well.
         tokio::spawn(connection);
-        Ok(Self { socket: socket.to_owned(), sender })
+        Ok(Self { switch, sender })
     }
 
     /// The switch on one screen.
@@ -202,7 +279,7 @@ impl Client {
     }
 
     async fn post<T: DeserializeOwned>(&mut self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
-        let body = serde_json::to_vec(body).map_err(|error| protocol(&self.socket, error.to_string()))?;
+        let body = serde_json::to_vec(body).map_err(|error| protocol(&self.switch, error.to_string()))?;
         self.request(Method::POST, path, body).await
     }
 
@@ -213,9 +290,9 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<T, ClientError> {
         let answer = timeout(TIMEOUT, exchange(&mut self.sender, method, path, body)).await;
-        let answer = answer.map_err(|_| ClientError::Timeout { socket: self.socket.clone() })?;
-        let (done, octets) = answer.map_err(|reason| protocol(&self.socket, reason))?;
-        let not_understood = |error: serde_json::Error| protocol(&self.socket, error.to_string());
+        let answer = answer.map_err(|_| ClientError::Timeout { switch: self.switch.clone() })?;
+        let (done, octets) = answer.map_err(|error| failed(&self.switch, error.as_ref()))?;
+        let not_understood = |error: serde_json::Error| protocol(&self.switch, error.to_string());
         match done {
             true => serde_json::from_slice(&octets).map_err(not_understood),
             false => Err(ClientError::Problem(serde_json::from_slice(&octets).map_err(not_understood)?)),
@@ -229,30 +306,37 @@ async fn exchange(
     method: Method,
     path: &str,
     body: Vec<u8>,
-) -> Result<(bool, Bytes), String> {
+) -> Result<(bool, Bytes), Box<dyn Error + Send + Sync>> {
     let request = Request::builder()
         .method(method)
         .uri(path)
         .header("host", "localhost")
         .header("content-type", "application/json")
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|error| error.to_string())?;
-    sender.ready().await.map_err(|error| error.to_string())?;
-    let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        .body(Full::new(Bytes::from(body)))?;
+    sender.ready().await?;
+    let answer = sender.send_request(request).await?;
     let done = answer.status().is_success();
-    let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|error| error.to_string())?;
+    let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await?;
     Ok((done, body.to_bytes()))
 }
 
 fn not_connected(socket: &Path, source: io::Error) -> ClientError {
     match source.kind() {
-        ErrorKind::PermissionDenied => ClientError::Denied { socket: socket.to_owned() },
-        _ => ClientError::Unreachable { socket: socket.to_owned(), source, help: start_or_name(socket) },
+        ErrorKind::PermissionDenied => ClientError::Denied { switch: socket.display().to_string() },
+        _ => ClientError::Unreachable { switch: socket.display().to_string(), source, help: start_or_name(socket) },
     }
 }
 
-fn protocol(socket: &Path, reason: String) -> ClientError {
-    ClientError::Protocol { socket: socket.to_owned(), reason }
+/// What an error on the connection says.
+fn failed(switch: &str, error: &(dyn Error + 'static)) -> ClientError {
+    match remote::refusal(error) {
+        Some(reason) => ClientError::Refused { switch: switch.to_owned(), reason },
+        None => protocol(switch, error.to_string()),
+    }
+}
+
+fn protocol(switch: &str, reason: String) -> ClientError {
+    ClientError::Protocol { switch: switch.to_owned(), reason }
 }
 
 /// What to do when no switch answers: start it, or name one of those that have a socket beside this one.

@@ -37,7 +37,7 @@ fn enter(wanted: Executor) -> Result<Executor, Report> {
     if Netns::new("probe").is_ok() {
         return Ok(wanted);
     }
-    if wanted.mode().is_some() {
+    if wanted.is_in_kernel() {
         let help = "run as root, or leave --executor out: the demo then uses af-packet in a user namespace";
         return Err(miette!(code = "FL0701", help = help, "the {} executor needs root", wanted.name()));
     }

@@ -1,11 +1,12 @@
 //! `flowlane doctor`: what this machine lacks, each finding with its remedy. Nothing is changed; programs are tried in a
 //! network namespace of their own.
 
+mod host;
 mod interface;
 mod kernel;
 
 use crate::{
-    cli::DoctorOptions,
+    cli::{DoctorOptions, Global},
     commands::passed,
     config::{Config, Executor, PortConfig},
     output::Output,
@@ -64,7 +65,7 @@ impl Finding {
 ///
 /// # Errors
 /// A [`crate::config::ConfigError`]; findings are no errors.
-pub fn run(options: &DoctorOptions, output: Output) -> Result<ExitCode> {
+pub fn run(global: &Global, options: &DoctorOptions, output: Output) -> Result<ExitCode> {
     let config = match &options.config {
         Some(path) => Config::read(path)?,
         None => Config::parse("the defaults", "")?,
@@ -72,6 +73,7 @@ pub fn run(options: &DoctorOptions, output: Output) -> Result<ExitCode> {
     let mut findings = kernel::findings();
     findings.extend(network());
     findings.extend(interfaces(&config, options.config.is_some())?);
+    findings.extend(host::findings(&global.runtime_directory, &findings));
     print(&findings, output)?;
     Ok(passed(findings.iter().all(|finding| finding.level != Level::Fail)))
 }

@@ -2,11 +2,12 @@
 
 pub mod dhcp6;
 mod leases;
+mod of_host;
 
 use crate::{
     api::{FlowView, LeaseView, OpenFlow},
     cli::{FlowCommand, Global, LsOptions, OpenOptions, Width},
-    commands::{ask, for_people, or_hyphen, rate_for_people},
+    commands::{ask, daemon, for_people, or_hyphen, rate_for_people},
     exit,
     output::{Output, message},
 };
@@ -23,20 +24,28 @@ use std::{net::IpAddr, process::ExitCode, time::Duration};
 /// Does what was asked.
 ///
 /// # Errors
-/// [`crate::api::client::ClientError`] at the switch, [`dhcp6::Dhcp6Error`] from a host.
+/// [`crate::api::client::ClientError`] at the switch, [`dhcp6::Dhcp6Error`] from a host, [`daemon::DaemonError`] of its
+/// programs.
 pub fn run(global: &Global, command: FlowCommand, output: Output) -> Result<ExitCode> {
     match command {
         FlowCommand::Open(options) => match options.interface.clone() {
             Some(interface) => open_from_host(global, options, interface, output)?,
             None => open_at_switch(global, options, output)?,
         },
-        FlowCommand::Ls(options) => list(global, &options, output)?,
-        FlowCommand::Show { address } => show(&ask(global, async |client| client.flow(address).await)?, output)?,
+        FlowCommand::Ls(options) => match daemon::meant(global, options.host)? {
+            Some(daemon) => of_host::list(&daemon, options.output, output)?,
+            None => list(global, &options, output)?,
+        },
+        FlowCommand::Show { address, host } => match daemon::meant(global, host)? {
+            Some(daemon) => of_host::show(&daemon, address, output)?,
+            None => show(&ask(global, async |client| client.flow(address).await)?, output)?,
+        },
         FlowCommand::Renew { address, lifetime } => {
             let lease = ask(global, async |client| client.renew(address, lifetime).await)?;
             print_lease(&lease, output)?;
         }
-        FlowCommand::Close { address, interface, timeout } => {
+        FlowCommand::Close { address, host: true, .. } => of_host::close(&daemon::connect(global)?, address, output)?,
+        FlowCommand::Close { address, interface, timeout, .. } => {
             close(global, address, interface.as_deref(), timeout, output)?;
         }
     }
@@ -50,6 +59,7 @@ fn open_at_switch(global: &Global, options: OpenOptions, output: Output) -> Resu
         destination: options.to,
         rate: options.rate,
         field: options.field.into(),
+        path: options.path,
         name: options.name,
         lifetime: options.lifetime,
         client: None,
@@ -79,6 +89,7 @@ fn open_from_host(global: &Global, options: OpenOptions, interface: String, outp
             rate: options.rate,
             field: options.field.into(),
             name: options.name,
+            path: options.path,
             ..FlowSpec::default()
         },
         iaid: options.iaid.unwrap_or_else(|| leases.free_iaid()),
@@ -107,7 +118,7 @@ fn hold(ask: &Ask, leases: &Leases, output: Output) -> Result<()> {
         }
         News::Lost(lease) => {
             leases.forget(&lease);
-            output.say("the lease has ended; asking for another");
+            output.say("the lease has ended");
         }
         News::Trouble(error) => output.say(format!("{}; trying again", message(&error.into()))),
         News::Released(lease) => {
@@ -184,10 +195,11 @@ fn list(global: &Global, options: &LsOptions, output: Output) -> Result<()> {
         Width::Json => output.document(&flows),
         Width::Name => flows.iter().try_for_each(|flow| output.line(&flow.address)),
         Width::Brief => output.table(
-            &["ADDRESS", "PORT", "TO", "NEXT", "STATE", "PACKETS", "LEFT"],
+            &["ADDRESS", "NAME", "PORT", "TO", "NEXT", "STATE", "PACKETS", "LEFT"],
             flows.iter().map(|flow| {
                 vec![
                     flow.address.clone(),
+                    or_hyphen(flow.name.as_deref()),
                     flow.port.clone(),
                     to_of(flow),
                     next_of(flow),
@@ -258,6 +270,7 @@ fn show(flow: &FlowView, output: Output) -> Result<()> {
         ("packets of", or_hyphen(flow.tuple.as_ref())),
         ("goes to", or_hyphen(flow.destination)),
         ("next hop", next_of(flow)),
+        ("path", or_hyphen(flow.path)),
         ("via", or_hyphen(flow.via.as_deref().map(|via| format!("switch {via}")))),
         ("state", state_of(flow)),
         ("reason", or_hyphen(flow.reason.as_deref())),
@@ -268,16 +281,18 @@ fn show(flow: &FlowView, output: Output) -> Result<()> {
         ("host", flow.host.clone()),
         ("client", format!("{} iaid {}", flow.client, flow.iaid)),
     ];
-    let told = lines.iter().filter(|(name, value)| !["reason", "packets of", "via"].contains(name) || value != "-");
+    let told =
+        lines.iter().filter(|(name, value)| !["reason", "packets of", "path", "via"].contains(name) || value != "-");
     told.into_iter().try_for_each(|(name, value)| output.line(format!("{name:<14} {value}")))
 }
 
-/// Gives the address back to whom it was asked of: this host's lease by DHCPv6, all others at the switch.
+/// Gives the address back to whom it was asked of: this host's lease by DHCPv6, all others at the switch; where there is
+/// none, it is one of this host's programs.
 fn close(global: &Global, address: Mac, interface: Option<&str>, patience: Duration, output: Output) -> Result<()> {
     let leases = Leases::of(global.leases());
     let own = leases.find(address).filter(|lease| interface.is_none_or(|interface| lease.interface == interface));
     match (own, interface) {
-        (Some(lease), _) if interface.is_some() || !global.socket().exists() => {
+        (Some(lease), _) if interface.is_some() || !(global.remote.is_there() || global.socket().exists()) => {
             dhcp6::release(&lease, patience)?;
             leases.forget(&lease);
             print_closed(&lease, output)
@@ -288,11 +303,17 @@ fn close(global: &Global, address: Mac, interface: Option<&str>, patience: Durat
             "this host holds no lease of {address} on {interface}"
         )),
         _ => {
+            if let Some(daemon) = daemon::meant(global, false)? {
+                return of_host::close(&daemon, address, output);
+            }
             let lease = ask(global, async |client| client.close(address).await)?;
             if output.json {
                 return output.document(&lease);
             }
             output.say(format!("closed {}", lease.addresses.join(" ")));
+            if let Some(seconds) = lease.closed_for {
+                output.say(format!("the host may not have it again for {}", for_people(seconds)));
+            }
             Ok(())
         }
     }

@@ -1,9 +1,11 @@
-//! `flowlane status`: the switch on one screen.
+//! `flowlane status`: the switch on one screen, or this host's daemon.
+
+mod of_host;
 
 use crate::{
-    api::{FlaggedView, NeighbourView, PortView, Status},
+    api::{ConfinementView, FlaggedView, NeighbourView, PortView, Status},
     cli::Global,
-    commands::{ask, for_people, or_hyphen},
+    commands::{ask, daemon, for_people, or_hyphen},
     exit,
     output::Output,
 };
@@ -11,11 +13,15 @@ use flowlane_tables::{End, Kind};
 use miette::Result;
 use std::process::ExitCode;
 
-/// Shows it.
+/// Shows it; this host's daemon where it is named, or where there is no switch.
 ///
 /// # Errors
-/// [`crate::api::client::ClientError`].
-pub fn run(global: &Global, output: Output) -> Result<ExitCode> {
+/// [`crate::api::client::ClientError`], [`daemon::DaemonError`].
+pub fn run(global: &Global, host: bool, output: Output) -> Result<ExitCode> {
+    if let Some(daemon) = daemon::meant(global, host)? {
+        of_host::show(&daemon, output)?;
+        return Ok(ExitCode::from(exit::DONE));
+    }
     let status = ask(global, async |client| client.status().await)?;
     if output.json {
         output.document(&status)?
@@ -39,6 +45,7 @@ fn print(status: &Status, output: Output) -> Result<()> {
         status.block, status.leased, status.slots, status.quarantined
     ))?;
     output.line(format!("leases in {}", status.store))?;
+    output.line(format!("confined: {}", confinement(&status.confinement)))?;
     output.line("")?;
     let heads = ["PORT", "INTERFACE", "EXECUTOR", "LINK", "ADDRESS", "MTU", "FORWARDED", "PASSED", "REJECTED"];
     output.table(&heads, status.ports.iter().map(row))?;
@@ -59,6 +66,18 @@ fn print(status: &Status, output: Output) -> Result<()> {
         output.line("")?;
     }
     problems.iter().try_for_each(|problem| output.line(format!("! {problem}")))
+}
+
+fn confinement(confinement: &ConfinementView) -> String {
+    let ConfinementView { capabilities, no_new_privileges, landlock, seccomp } = confinement;
+    let names: Vec<&str> = capabilities.iter().map(|name| name.trim_start_matches("CAP_")).collect();
+    let yes = |so: bool| if so { "yes" } else { "no" };
+    format!(
+        "capabilities {}; no new privileges {}; Landlock {landlock}; seccomp {}",
+        names.join(" "),
+        yes(*no_new_privileges),
+        yes(*seccomp)
+    )
 }
 
 fn neighbour(neighbour: &NeighbourView) -> Vec<String> {

@@ -3,7 +3,7 @@
 use crate::{
     cli::SwitchOptions,
     commands::{for_people, or_hyphen},
-    config::{Config, FlagConfig, FlaggedPolicy, PortConfig},
+    config::{AccessConfig, Config, FlagConfig, FlaggedPolicy, PortConfig, RemoteClient, RemoteConfig},
     output::Output,
 };
 use flowlane_tables::{NextHop, Tuple};
@@ -42,7 +42,10 @@ fn describe(config: &Config, output: Output) -> Result<()> {
         lifetime(policy.quarantine),
         config.state_directory.display()
     ))?;
-    output.line(format!("socket {}", config.socket().display()))?;
+    output.line(format!("socket {}, for {}", config.socket().display(), callers(&config.access)))?;
+    if let Some(remote) = &config.remote {
+        output.line(format!("listens at {} too, for {} certificates", remote.listen, remote.clients.len()))?;
+    }
     if let Some(capture) = &config.capture {
         output.line(format!("every frame is written to {}", capture.display()))?;
     }
@@ -68,6 +71,23 @@ fn describe(config: &Config, output: Output) -> Result<()> {
     )
 }
 
+fn callers(access: &AccessConfig) -> String {
+    match access.names_anybody() {
+        true => format!("root, {} other users and {} groups", access.users.len(), access.groups.len()),
+        false => "root alone".to_owned(),
+    }
+}
+
+fn remote_document(remote: &RemoteConfig) -> Value {
+    let client = |client: &RemoteClient| json!({ "certificate": client.certificate.to_string(), "role": client.role });
+    json!({
+        "listen": remote.listen,
+        "certificate": remote.certificate,
+        "client_ca": remote.client_ca,
+        "clients": remote.clients.iter().map(client).collect::<Vec<_>>(),
+    })
+}
+
 fn document_of(config: &Config) -> Value {
     let interface = |port: PortId| config.ports.get(&port).map(|port| port.interface.clone());
     let hop = |hop: &NextHop| json!({ "mac": hop.mac, "port": interface(hop.port), "routed": hop.routed });
@@ -84,6 +104,8 @@ fn document_of(config: &Config) -> Value {
         "block": config.block.to_string(),
         "slots": config.block.slots(),
         "socket": config.socket(),
+        "access": config.access,
+        "remote": config.remote.as_ref().map(remote_document),
         "state_directory": config.state_directory,
         "runtime_directory": config.runtime_directory,
         "capture": config.capture,
@@ -103,6 +125,7 @@ fn document_of(config: &Config) -> Value {
             "executor": port.executor,
             "source": port.source,
             "dhcp6": port.dhcp6,
+            "dhcp6_rate": port.dhcp6_rate,
             "flag": port.flag.map(flag_document),
         })).collect::<Vec<_>>(),
         "routes": config.routes.iter().map(|route| json!({

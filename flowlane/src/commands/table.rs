@@ -74,7 +74,7 @@ fn row(entry: &EntryView) -> Vec<String> {
     ]
 }
 
-/// Exit code 1 where leases and table differ; also where the difference has just been repaired.
+/// Exit code 1 where something differs, or still does after the repair.
 fn verify(global: &Global, repair: bool, output: Output) -> Result<ExitCode> {
     let found = ask(global, async |client| client.verify(repair).await)?;
     if output.json {
@@ -82,7 +82,11 @@ fn verify(global: &Global, repair: bool, output: Output) -> Result<ExitCode> {
     } else {
         found.differences.iter().try_for_each(|difference| output.line(difference))?;
         let (differences, compared) = (found.differences.len(), found.compared);
-        let repaired = if repair && differences > 0 { ", repaired" } else { "" };
+        let repaired = match (repair && differences > 0, found.ok) {
+            (true, true) => ", repaired",
+            (true, false) => ", not all repaired",
+            (false, _) => "",
+        };
         output.say(format!("{compared} slots compared, {differences} differences{repaired}"));
     }
     Ok(passed(found.ok))

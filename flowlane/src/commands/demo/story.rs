@@ -78,7 +78,7 @@ impl Seen {
 impl Story {
     /// Builds the network and starts the switch.
     pub fn begin(executor: Executor, capture: &Path) -> Result<Self, Failure> {
-        let network = Network::make(executor == Executor::Xdp).into_diagnostic()?;
+        let network = Network::make(matches!(executor, Executor::Xdp | Executor::AfXdp)).into_diagnostic()?;
         let switch = Switch::start(&network, executor, capture)?;
         let mut names = Names::default();
         for station in [&network.a, &network.b, &network.x] {

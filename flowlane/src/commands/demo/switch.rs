@@ -4,7 +4,7 @@ use super::network::Network;
 use crate::{
     api::{
         FlowView, PortView, Status,
-        client::Client,
+        client::{Address, Client},
         groups::{GroupView, OpenGroup},
     },
     config::{Config, Executor},
@@ -75,32 +75,32 @@ impl Switch {
 
     /// The switch as it is.
     pub fn status(&self) -> Result<Status, Report> {
-        let socket = self.config.socket();
-        self.runtime.block_on(async { Client::connect(&socket).await?.status().await }).into_diagnostic()
+        let switch = Address::Socket(self.config.socket());
+        self.runtime.block_on(async { Client::connect(&switch).await?.status().await }).into_diagnostic()
     }
 
     /// All flows.
     pub fn flows(&self) -> Result<Vec<FlowView>, Report> {
-        let socket = self.config.socket();
-        self.runtime.block_on(async { Client::connect(&socket).await?.flows().await }).into_diagnostic()
+        let switch = Address::Socket(self.config.socket());
+        self.runtime.block_on(async { Client::connect(&switch).await?.flows().await }).into_diagnostic()
     }
 
     /// One flow.
     pub fn flow(&self, address: Mac) -> Result<FlowView, Report> {
-        let socket = self.config.socket();
-        self.runtime.block_on(async { Client::connect(&socket).await?.flow(address).await }).into_diagnostic()
+        let switch = Address::Socket(self.config.socket());
+        self.runtime.block_on(async { Client::connect(&switch).await?.flow(address).await }).into_diagnostic()
     }
 
     /// Leases the address of a group.
     pub fn open_group(&self, request: &OpenGroup) -> Result<GroupView, Report> {
-        let socket = self.config.socket();
-        self.runtime.block_on(async { Client::connect(&socket).await?.open_group(request).await }).into_diagnostic()
+        let switch = Address::Socket(self.config.socket());
+        self.runtime.block_on(async { Client::connect(&switch).await?.open_group(request).await }).into_diagnostic()
     }
 
     /// One group.
     pub fn group(&self, address: &str) -> Result<GroupView, Report> {
-        let (socket, address) = (self.config.socket(), address.parse().into_diagnostic()?);
-        self.runtime.block_on(async { Client::connect(&socket).await?.group(address).await }).into_diagnostic()
+        let (switch, address) = (Address::Socket(self.config.socket()), address.parse().into_diagnostic()?);
+        self.runtime.block_on(async { Client::connect(&switch).await?.group(address).await }).into_diagnostic()
     }
 
     /// One port.

@@ -3,6 +3,7 @@
 use super::Finding;
 use crate::config::Executor;
 use flowlane_lab::{Netns, Offload};
+use flowlane_ports::af_xdp::MTU_MAX;
 use flowlane_resolve::LinkState;
 use std::{fs, path::Path};
 
@@ -17,7 +18,8 @@ pub(super) fn findings(link: &LinkState, executor: Executor) -> Vec<Finding> {
         findings.push(Finding::warn(&check, "down, or without carrier", format!("ip link set dev {} up", link.name)));
     }
     match executor {
-        Executor::Xdp => findings.extend(xdp(&check, link)),
+        Executor::Xdp => findings.extend(several_buffers(&check, link).into_iter().chain(xdp(&check, link))),
+        Executor::AfXdp => findings.extend(too_long(&check, link).into_iter().chain(xdp(&check, link))),
         Executor::Tc => findings.extend(tc(&check, link)),
         Executor::Auto | Executor::AfPacket => {}
     }
@@ -56,16 +58,22 @@ fn driver_of(link: &LinkState) -> Option<String> {
     Some(driver.file_name()?.to_str()?.to_owned())
 }
 
+fn several_buffers(check: &str, link: &LinkState) -> Option<Finding> {
+    let what = format!("with an MTU over {SINGLE_BUFFER_MTU}, XDP wants a driver with multi-buffer support");
+    let remedy = || format!("ip link set dev {} mtu {SINGLE_BUFFER_MTU}, or `executor = \"tc\"`", link.name);
+    (link.mtu > SINGLE_BUFFER_MTU).then(|| Finding::warn(check, what, remedy()))
+}
+
+fn too_long(check: &str, link: &LinkState) -> Option<Finding> {
+    let what = format!("af-xdp takes an MTU of up to {MTU_MAX}");
+    let remedy = || format!("ip link set dev {} mtu {MTU_MAX}, or `executor = \"xdp\"`", link.name);
+    (link.mtu > MTU_MAX).then(|| Finding::fail(check, what, remedy()))
+}
+
+/// With XDP, in the kernel or as the way to this process.
 fn xdp(check: &str, link: &LinkState) -> Vec<Finding> {
     let name = &link.name;
     let mut findings = Vec::new();
-    if link.mtu > SINGLE_BUFFER_MTU {
-        findings.push(Finding::warn(
-            check,
-            format!("with an MTU over {SINGLE_BUFFER_MTU}, XDP wants a driver with multi-buffer support"),
-            format!("ip link set dev {name} mtu {SINGLE_BUFFER_MTU}, or `executor = \"tc\"`"),
-        ));
-    }
     if link.kind.as_deref() == Some("veth") {
         findings.push(Finding::warn(
             check,

@@ -5,13 +5,14 @@ use caps::{CapSet, Capability, has_cap};
 use flowlane_lab::{End, Netns, veth};
 use flowlane_program::{Kernel, KernelOptions, Mode, bpffs};
 use flowlane_wire::{Block, Mac, PortId};
+use landlock::{ABI, Access as _, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _, Scope};
 use std::{fs, path::Path};
 
 /// The first Linux with BPF links for tc.
 const TC_LINKS: (u32, u32) = (6, 6);
 
 pub(super) fn findings() -> Vec<Finding> {
-    let mut findings = vec![version(), btf(), pins(), user_namespaces()];
+    let mut findings = vec![version(), btf(), pins(), user_namespaces(), landlock(), seccomp()];
     findings.extend(privileges());
     findings.extend(programs());
     findings
@@ -26,7 +27,7 @@ fn version() -> Finding {
         false => Finding::warn(
             "kernel",
             format!("Linux {release} has no BPF links for tc, which came with 6.6"),
-            "use a newer kernel, or `executor = \"af-packet\"`",
+            "use a newer kernel, or `executor = \"af-packet\"`; hosts use nftables",
         ),
     }
 }
@@ -80,6 +81,38 @@ fn user_namespaces() -> Finding {
             "run it as root, or use a kernel with CONFIG_USER_NS",
         ),
         None => Finding::ok(check, "allowed: `flowlane demo` runs without root"),
+    }
+}
+
+fn landlock() -> Finding {
+    let check = "Landlock";
+    let remedy = "use a kernel with CONFIG_SECURITY_LANDLOCK, with `landlock` in its `lsm=`";
+    match (has_landlock(ABI::V6), has_landlock(ABI::V1)) {
+        (true, _) => Finding::ok(check, "a running switch reaches no files but its own"),
+        (false, true) => Finding::note(check, "denies a running switch less than a newer kernel would", "Linux 6.12"),
+        (false, false) => Finding::note(check, "not there: a running switch reaches all files that root may", remedy),
+    }
+}
+
+/// Asks the kernel for rules, and does not put them in force.
+fn has_landlock(version: ABI) -> bool {
+    let rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    let rules = rules.handle_access(AccessFs::from_all(version));
+    let rules = rules.and_then(|rules| match Scope::from_all(version) {
+        none if none.is_empty() => Ok(rules),
+        scope => rules.scope(scope),
+    });
+    rules.and_then(Ruleset::create).is_ok()
+}
+
+fn seccomp() -> Finding {
+    match Path::new("/proc/sys/kernel/seccomp").exists() {
+        true => Finding::ok("seccomp", "a running switch can not execute programs or mount file systems"),
+        false => Finding::note(
+            "seccomp",
+            "not there: a running switch may use all system calls",
+            "use a kernel with CONFIG_SECCOMP_FILTER",
+        ),
     }
 }
 

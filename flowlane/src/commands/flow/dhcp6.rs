@@ -5,21 +5,12 @@
 
 use crate::exit;
 use flowlane_allot::FlowSpec;
-use flowlane_dhcp6::{
-    ALL_SERVERS, CLIENT_PORT, Client, Config, DhcpOption, Duid, Event, Grant, INFINITY, IaLl, LlAddr, Message,
-    MessageType, SERVER_PORT, Status, TransactionId,
-};
+use flowlane_dhcp6::{Client, Config, Event, Grant, INFINITY, Status};
+use flowlane_host::dhcp6::{Held, Interface, LinkError, PAYLOAD_MAX, duid_of, release as give_back};
 use flowlane_wire::Mac;
-use nix::{
-    ifaddrs::{InterfaceAddress, getifaddrs},
-    net::if_::{InterfaceFlags, if_nametoindex},
-};
 use serde::{Deserialize, Serialize};
 use std::{
-    fs,
     io::{self, ErrorKind},
-    net::{Ipv6Addr, SocketAddrV6},
-    path::Path,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
@@ -78,28 +69,32 @@ impl Lease {
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum Dhcp6Error {
     /// The interface does not exist.
-    #[error("there is no interface {0} in this network namespace")]
+    #[error(transparent)]
     #[diagnostic(code(FL0401), help("`ip link` lists the interfaces; -n NAME enters another namespace"))]
-    NoInterface(String),
+    NoInterface(LinkError),
     /// The interface is down.
-    #[error("interface {0} is down")]
-    #[diagnostic(code(FL0402), help("ip link set dev {0} up"))]
-    Down(String),
-    /// The interface has no link-local address to ask from (RFC 9915 section 17).
-    #[error("interface {0} has no IPv6 link-local address that can be used, and DHCPv6 asks from one")]
+    #[error(transparent)]
+    #[diagnostic(code(FL0402), help("ip link set dev {} up", .0.interface()))]
+    Down(LinkError),
+    /// The interface has no link-local address to ask from.
+    #[error(transparent)]
     #[diagnostic(
         code(FL0403),
-        help("sysctl net.ipv6.conf.{0}.disable_ipv6=0 net.ipv6.conf.{0}.addr_gen_mode=0, and the link must be up")
+        help(
+            "sysctl net.ipv6.conf.{}.disable_ipv6=0 net.ipv6.conf.{}.addr_gen_mode=0, and the link must be up",
+            .0.interface(),
+            .0.interface()
+        )
     )]
-    NoLinkLocal(String),
+    NoLinkLocal(LinkError),
     /// Another DHCPv6 client has the port.
-    #[error("UDP port {CLIENT_PORT} on {0} is taken by another DHCPv6 client")]
+    #[error(transparent)]
     #[diagnostic(code(FL0404), help("`ss -6ulnp 'sport = :546'` shows which; stop it on this interface"))]
-    PortTaken(String),
+    PortTaken(LinkError),
     /// The port is for privileged processes.
-    #[error("DHCPv6 asks from UDP port {CLIENT_PORT}, which this user may not take")]
+    #[error(transparent)]
     #[diagnostic(code(FL0405), help("run as root: sudo flowlane flow ..."))]
-    NotPermitted,
+    NotPermitted(LinkError),
     /// Nobody answered.
     #[error("no switch answered on {interface} within {} s", timeout.as_secs_f32())]
     #[diagnostic(
@@ -117,14 +112,22 @@ pub enum Dhcp6Error {
     #[diagnostic(code(FL0407), help("`flowlane flow ls` at the switch shows who holds addresses"))]
     Refused(Status),
     /// Another failure of the system.
-    #[error("DHCPv6 on {interface} failed")]
-    #[diagnostic(code(FL0408), help("`ip -6 address show dev {interface}` shows the state of the interface"))]
-    System {
-        /// Where.
-        interface: String,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    #[diagnostic(code(FL0408), help("`ip -6 address show dev {}` shows the state of the interface", .0.interface()))]
+    System(LinkError),
+}
+
+impl From<LinkError> for Dhcp6Error {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::NoInterface(_) => Self::NoInterface(error),
+            LinkError::Down(_) => Self::Down(error),
+            LinkError::NoLinkLocal(_) => Self::NoLinkLocal(error),
+            LinkError::PortTaken(_) => Self::PortTaken(error),
+            LinkError::NotPermitted(_) => Self::NotPermitted(error),
+            LinkError::System { .. } => Self::System(error),
+        }
+    }
 }
 
 impl Dhcp6Error {
@@ -132,10 +135,10 @@ impl Dhcp6Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NoInterface(_) => exit::USAGE,
-            Self::NotPermitted => exit::DENIED,
+            Self::NotPermitted(_) => exit::DENIED,
             Self::Refused(_) | Self::PortTaken(_) => exit::CONFLICT,
             Self::NoAnswer { .. } => exit::TIMEOUT,
-            Self::Down(_) | Self::NoLinkLocal(_) | Self::System { .. } => exit::FAILED,
+            Self::Down(_) | Self::NoLinkLocal(_) | Self::System(_) => exit::FAILED,
         }
     }
 }
@@ -149,7 +152,7 @@ fn text_of(status: &Status) -> String {
 /// # Errors
 /// [`Dhcp6Error`]: the first refusal, or no answer within `ask.timeout`.
 pub fn open(ask: &Ask) -> Result<Lease, Dhcp6Error> {
-    let interface = Interface::find(&ask.interface)?;
+    let interface = Interface::find(&ask.interface, NO_RUN)?;
     let work = async { Holder::new(&interface, ask).first().await };
     run(&interface, work)
 }
@@ -159,7 +162,7 @@ pub fn open(ask: &Ask) -> Result<Lease, Dhcp6Error> {
 pub enum News {
     /// The addresses may be used; also after each renewal.
     Leased(Lease),
-    /// The addresses may not be used any more; others are asked for.
+    /// The addresses may not be used any more; others are asked for, unless an operator has closed the flow.
     Lost(Lease),
     /// Something went wrong that may pass.
     Trouble(Dhcp6Error),
@@ -170,12 +173,13 @@ pub enum News {
 /// Asks for flow addresses and keeps them: renews and rebinds them, and gives them back on SIGINT and SIGTERM.
 ///
 /// # Errors
-/// As [`open`] for the first lease; later troubles are news.
+/// As [`open`] for the first lease, and [`Dhcp6Error::Refused`] where an operator closes the flow at the switch; other
+/// troubles are news.
 pub fn hold(ask: &Ask, mut tell: impl FnMut(News)) -> Result<(), Dhcp6Error> {
-    let interface = Interface::find(&ask.interface)?;
+    let interface = Interface::find(&ask.interface, NO_RUN)?;
     let work = async {
         let mut holder = Holder::new(&interface, ask);
-        let failed = |source| interface.failed(source);
+        let failed = |source| Dhcp6Error::from(interface.failed(source));
         let mut interrupted = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut terminated = signal(SignalKind::terminate()).map_err(failed)?;
         tokio::select! {
@@ -193,69 +197,29 @@ pub fn hold(ask: &Ask, mut tell: impl FnMut(News)) -> Result<(), Dhcp6Error> {
 /// # Errors
 /// [`Dhcp6Error`]: no answer within `patience`. The lease ends by itself then.
 pub fn release(lease: &Lease, patience: Duration) -> Result<(), Dhcp6Error> {
-    let interface = Interface::find(&lease.interface)?;
+    let mut interface = Interface::find(&lease.interface, NO_RUN)?;
+    let held = held(lease).zip(duid_of(&lease.client));
     let unreadable = || interface.failed(io::Error::new(ErrorKind::InvalidData, "the stored lease is damaged"));
-    let message = release_message(lease).ok_or_else(unreadable)?;
-    let payload = message.emit().map_err(|_| unreadable())?;
-    let no_answer = || Dhcp6Error::NoAnswer { interface: lease.interface.clone(), timeout: patience };
-    run(&interface, async {
-        let work = async {
-            let socket = interface.bind(patience.mul_f32(0.8)).await?;
-            // REL_TIMEOUT and REL_MAX_RC of RFC 9915 section 7.6.
-            for wait in [1, 2, 4, 8] {
-                interface.send(&socket, &payload).await?;
-                if timeout(Duration::from_secs(wait), answered(&socket, &message)).await.is_ok() {
-                    return Ok(());
-                }
-            }
-            Err(no_answer())
-        };
-        timeout(patience, work).await.unwrap_or_else(|_| Err(no_answer()))
-    })
+    let (held, client) = held.ok_or_else(unreadable)?;
+    interface.duid = client;
+    match run(&interface, async { Ok(give_back(&interface, &[held], patience).await?) })? {
+        0 => Ok(()),
+        _ => Err(Dhcp6Error::NoAnswer { interface: lease.interface.clone(), timeout: patience }),
+    }
 }
+
+fn held(lease: &Lease) -> Option<Held> {
+    let (server, first) = (duid_of(&lease.server)?, *lease.addresses.first()?);
+    Some(Held { server, iaid: lease.iaid, first, count: u32::try_from(lease.addresses.len()).ok()? })
+}
+
+/// The leases of this command are its own, and not those of a run.
+const NO_RUN: &str = "";
 
 fn run<T>(interface: &Interface, work: impl Future<Output = Result<T, Dhcp6Error>>) -> Result<T, Dhcp6Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|source| interface.failed(source))?.block_on(work)
 }
-
-fn release_message(lease: &Lease) -> Option<Message> {
-    let count = u32::try_from(lease.addresses.len()).ok()?;
-    let block = LlAddr::ethernet(*lease.addresses.first()?, count - 1, 0);
-    let ia = IaLl { iaid: lease.iaid, t1: 0, t2: 0, options: vec![DhcpOption::LlAddr(block)] };
-    let [_, id @ ..] = fastrand::u32(..).to_be_bytes();
-    Some(Message {
-        kind: MessageType::Release,
-        transaction: TransactionId(id),
-        options: vec![
-            DhcpOption::ClientId(duid_of(&lease.client)?),
-            DhcpOption::ServerId(duid_of(&lease.server)?),
-            DhcpOption::ElapsedTime(0),
-            DhcpOption::IaLl(ia),
-        ],
-    })
-}
-
-/// Waits until the server has answered. Whatever the status, the lease is over (RFC 9915 section 18.2.10.2).
-async fn answered(socket: &UdpSocket, asked: &Message) {
-    let identifiers = || asked.options.iter().take(2);
-    let is_ours = |answer: &Message| {
-        answer.kind == MessageType::Reply
-            && answer.transaction == asked.transaction
-            && identifiers().all(|identifier| answer.options.contains(identifier))
-    };
-    let mut buffer = vec![0; PAYLOAD_MAX];
-    loop {
-        // An error of an earlier datagram (ICMPv6) is no answer either.
-        let Ok((len, _)) = socket.recv_from(&mut buffer).await else { continue };
-        if buffer.get(..len).is_some_and(|payload| Message::parse(payload).is_ok_and(|answer| is_ours(&answer))) {
-            return;
-        }
-    }
-}
-
-/// The longest UDP payload.
-const PAYLOAD_MAX: usize = 65_527;
 
 /// The client with its clock and its socket.
 struct Holder<'a> {
@@ -296,7 +260,9 @@ impl<'a> Holder<'a> {
             loop {
                 match self.event().await? {
                     Event::Leased(grant) => return Ok(self.leased(grant)),
-                    Event::Refused(status) | Event::NoWay(status) => return Err(Dhcp6Error::Refused(status)),
+                    Event::Refused(status) | Event::NoWay(status) | Event::Closed(status) => {
+                        return Err(Dhcp6Error::Refused(status));
+                    }
                     Event::Lost | Event::Released => {}
                 }
             }
@@ -304,13 +270,17 @@ impl<'a> Holder<'a> {
         timeout(patience, work).await.unwrap_or(Err(no_answer))
     }
 
-    /// Keeps the lease, for ever; returns only where there is none to begin with.
+    /// Keeps the lease until there is none to be had: to begin with, or because an operator has closed it.
     async fn keep(&mut self, tell: &mut impl FnMut(News)) -> Result<(), Dhcp6Error> {
         tell(News::Leased(self.first().await?));
         loop {
             match self.event().await {
                 Ok(Event::Leased(grant)) => tell(News::Leased(self.leased(grant))),
                 Ok(Event::Refused(status) | Event::NoWay(status)) => tell(News::Trouble(Dhcp6Error::Refused(status))),
+                Ok(Event::Closed(status)) => {
+                    self.lease.take().into_iter().for_each(|lease| tell(News::Lost(lease)));
+                    return Err(Dhcp6Error::Refused(status));
+                }
                 Ok(Event::Lost) => self.lease.take().into_iter().for_each(|lease| tell(News::Lost(lease))),
                 Ok(Event::Released) => return Ok(()),
                 Err(error) => {
@@ -404,99 +374,6 @@ async fn receive(socket: Option<&UdpSocket>) -> Vec<u8> {
             return buffer;
         }
     }
-}
-
-/// An interface to ask on.
-struct Interface {
-    name: String,
-    index: u32,
-    duid: Duid,
-}
-
-impl Interface {
-    fn find(name: &str) -> Result<Self, Dhcp6Error> {
-        let index = if_nametoindex(name).map_err(|_| Dhcp6Error::NoInterface(name.to_owned()))?;
-        let mac = addresses_of(name).find_map(|entry| entry.address?.as_link_addr()?.addr()).unwrap_or_default();
-        // A VLAN has its parent's address, and interfaces of different namespaces have the same name.
-        let duid = Duid::from_machine(machine_id(), format!("{name}/{}", Mac(mac)).as_bytes());
-        Ok(Self { name: name.to_owned(), index, duid })
-    }
-
-    /// Takes the port on the interface. Waits for an address that is still being checked (RFC 4862 section 5.4), and for
-    /// another holder that waits for its answer.
-    async fn bind(&self, patience: Duration) -> Result<UdpSocket, Dhcp6Error> {
-        let give_up = Instant::now() + patience;
-        loop {
-            let error = match self.try_bind() {
-                Ok(socket) => return Ok(socket),
-                Err(error @ (Dhcp6Error::NoLinkLocal(_) | Dhcp6Error::PortTaken(_))) => error,
-                Err(error) => return Err(error),
-            };
-            if Instant::now() >= give_up {
-                return Err(error);
-            }
-            sleep(Duration::from_millis(20 + fastrand::u64(..60))).await;
-        }
-    }
-
-    fn try_bind(&self) -> Result<UdpSocket, Dhcp6Error> {
-        let name = || self.name.clone();
-        if !addresses_of(&self.name).any(|entry| entry.flags.contains(InterfaceFlags::IFF_UP)) {
-            return Err(Dhcp6Error::Down(name()));
-        }
-        let address = link_local(&self.name).ok_or_else(|| Dhcp6Error::NoLinkLocal(name()))?;
-        // A socket on a link-local address is bound to its interface.
-        let socket = std::net::UdpSocket::bind(SocketAddrV6::new(address, CLIENT_PORT, 0, self.index));
-        let socket = socket.map_err(|error| match error.kind() {
-            ErrorKind::AddrNotAvailable => Dhcp6Error::NoLinkLocal(name()),
-            ErrorKind::AddrInUse => Dhcp6Error::PortTaken(name()),
-            ErrorKind::PermissionDenied => Dhcp6Error::NotPermitted,
-            _ => self.failed(error),
-        })?;
-        socket.set_nonblocking(true).and_then(|()| UdpSocket::from_std(socket)).map_err(|error| self.failed(error))
-    }
-
-    async fn send(&self, socket: &UdpSocket, payload: &[u8]) -> Result<(), Dhcp6Error> {
-        let everyone = SocketAddrV6::new(ALL_SERVERS, SERVER_PORT, 0, self.index);
-        match socket.send_to(payload, everyone).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::NetworkDown => Err(Dhcp6Error::Down(self.name.clone())),
-            Err(error) => Err(self.failed(error)),
-        }
-    }
-
-    fn failed(&self, source: io::Error) -> Dhcp6Error {
-        Dhcp6Error::System { interface: self.name.clone(), source }
-    }
-}
-
-fn addresses_of(interface: &str) -> impl Iterator<Item = InterfaceAddress> {
-    getifaddrs().into_iter().flatten().filter(move |entry| entry.interface_name == interface)
-}
-
-fn link_local(interface: &str) -> Option<Ipv6Addr> {
-    let addresses = addresses_of(interface).filter_map(|entry| Some(entry.address?.as_sockaddr_in6()?.ip()));
-    addresses.into_iter().find(Ipv6Addr::is_unicast_link_local)
-}
-
-/// What tells this machine from others: machine-id(5), or where there is none, the number of this boot.
-fn machine_id() -> [u8; 16] {
-    let read = |path: &str| {
-        let text = fs::read_to_string(Path::new(path)).ok()?;
-        octets_of(&text.trim().replace('-', ""))?.try_into().ok()
-    };
-    read("/etc/machine-id").or_else(|| read("/proc/sys/kernel/random/boot_id")).unwrap_or_default()
-}
-
-fn duid_of(text: &str) -> Option<Duid> {
-    Duid::new(octets_of(text)?).ok()
-}
-
-/// The octets of a text of pairs of hexadecimal digits.
-fn octets_of(text: &str) -> Option<Vec<u8>> {
-    let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
-    let octets = pairs.map(|pair| u8::from_str_radix(pair.filter(|pair| pair.len() == 2)?, 16).ok());
-    octets.collect()
 }
 
 fn now() -> u64 {
