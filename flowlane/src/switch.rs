@@ -12,6 +12,7 @@
 mod announcements;
 pub mod api;
 pub mod command;
+mod confine;
 mod dhcp6;
 pub mod error;
 mod explain;
@@ -26,27 +27,33 @@ mod requests;
 mod show;
 mod slow_path;
 mod start;
+mod turns;
 mod userspace;
 mod verify;
 mod views;
+mod ways;
 
 use crate::config::Config;
 use announcements::Announcements;
+use api::{Doors, Remote};
 use command::Command;
-use flagged::{Asked, Flagged, tuple_of};
+use confine::Confinement;
+use flagged::{Asked, Flagged};
+use flowlane_allot::Change;
 use flowlane_dhcp6::{Peer, Server};
 use flowlane_ports::control::Datagram;
 use flowlane_program::{Punts, Tables};
 use flowlane_resolve::{Event, Events};
+use flowlane_store::StoreError;
 use flowlane_wire::PortId;
 use flows::Flows;
 use groups::Groups;
 use hops::{Answer, Hops, Target};
-use leases::{Committed, Done, Failure, Leases, Task, Transaction};
+use leases::{Answers, FromStore, Leases};
 use miette::{IntoDiagnostic, Report, miette};
 use nix::time::{ClockId, clock_gettime};
 use ports::Ports;
-use requests::Listing;
+use requests::{Listing, is_of_switch};
 use show::{SeenFrame, Show};
 use slow_path::Waiting;
 use start::Locks;
@@ -59,8 +66,11 @@ use tokio::{
     io::unix::{AsyncFd, AsyncFdReadyMutGuard},
     signal::unix::{SignalKind, signal},
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    task::yield_now,
 };
+use turns::Turns;
 use userspace::FromWorker;
+use ways::{Question, Ways};
 
 /// What comes to the loop from tasks of its own.
 pub enum Input {
@@ -81,11 +91,16 @@ struct Switch {
     server: Server,
     announcements: Announcements,
     hops: Hops,
+    ways: Ways,
+    turns: Turns,
     show: Option<Show>,
     /// Lists of flows that are being written.
     listings: VecDeque<Listing>,
     /// Whether tables of a predecessor were found.
     adopted: bool,
+    /// Whether pins outlive this process, which it can not see any more when it is confined.
+    pins_outlive: bool,
+    confinement: Confinement,
     started: Instant,
     _locks: Locks,
 }
@@ -94,14 +109,14 @@ struct Switch {
 struct Sources {
     commands: mpsc::Receiver<Command>,
     inputs: mpsc::UnboundedReceiver<Input>,
-    committed: mpsc::UnboundedReceiver<Committed>,
+    from_store: mpsc::UnboundedReceiver<FromStore>,
     from_workers: mpsc::Receiver<FromWorker>,
     events: Events,
     punts: Option<AsyncFd<Punts>>,
 }
 
-/// Records of the kernel that are taken at a time.
-const BURST: usize = 1_024;
+/// Records of the kernel, or requests, that are taken at a time.
+const BURST: usize = 64;
 /// How often what was captured goes to the file.
 const FLUSH: Duration = Duration::from_millis(100);
 
@@ -109,12 +124,15 @@ const FLUSH: Duration = Duration::from_millis(100);
 /// a successor to adopt.
 ///
 /// # Errors
-/// [`error::StartError`] or [`api::ServeError`] where the switch can not start, or a report of what ended it.
+/// [`error::StartError`], [`api::ServeError`] or [`api::RemoteError`] where the switch can not start, or a report of what
+/// ended it.
 pub fn run(config: Config) -> Result<(), Report> {
     runtime()?.block_on(async {
         let socket = config.socket();
+        let remote = config.remote.as_ref().map(Remote::read).transpose()?;
+        let doors = Doors { socket: socket.clone(), access: config.access.clone(), remote };
         let (mut switch, sources, commands) = start::start(config).await?;
-        let ended = serve_api(socket.clone(), commands)?;
+        let ended = serve_api(doors, commands)?;
         let result = switch.serve(sources, ended).await;
         // The runtime directory is this process's alone, and so is the socket.
         let _ = std::fs::remove_file(socket);
@@ -134,15 +152,12 @@ fn runtime() -> Result<tokio::runtime::Runtime, Report> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().into_diagnostic()
 }
 
-/// Answers local requests on a thread of its own, so that a long answer does not hold up the loop. Tells when it ends.
-fn serve_api(
-    socket: std::path::PathBuf,
-    commands: mpsc::Sender<Command>,
-) -> Result<oneshot::Receiver<Result<(), Report>>, Report> {
+/// Answers requests on a thread of its own, so that a long answer does not hold up the loop. Tells when it ends.
+fn serve_api(doors: Doors, commands: mpsc::Sender<Command>) -> Result<oneshot::Receiver<Result<(), Report>>, Report> {
     let (ending, ended) = oneshot::channel();
     let runtime = runtime()?;
     let serve = move || {
-        let result = runtime.block_on(api::serve(&socket, commands));
+        let result = runtime.block_on(api::serve(doors, commands));
         // Nobody listens any more where the switch ends first.
         let _ = ending.send(result.map_err(Report::from));
     };
@@ -161,17 +176,23 @@ impl Switch {
         let mut terminate = signal(SignalKind::terminate()).into_diagnostic()?;
         let mut flush = tokio::time::interval(FLUSH);
         loop {
-            let deadline = self.deadline();
+            let now = Instant::now();
+            let deadline = self.deadline(now);
             tokio::select! {
-                Some(command) = sources.commands.recv() => self.command(command),
-                Some(input) = sources.inputs.recv() => {
-                    self.input(input);
-                    // Whatever else has come by now goes into the same commit. The ports' permits are a bound.
-                    while let Ok(input) = sources.inputs.try_recv() {
-                        self.input(input);
+                Some(command) = sources.commands.recv() => {
+                    self.command(command);
+                    // As with messages of hosts; callers that do not wait for answers have a bound, too.
+                    for command in std::iter::from_fn(|| sources.commands.try_recv().ok()).take(BURST) {
+                        self.command(command);
                     }
                 }
-                Some(committed) = sources.committed.recv() => self.committed(committed),
+                Some(input) = sources.inputs.recv() => {
+                    // Whatever else has come by now may go into the same commit. The ports' permits are a bound.
+                    let others = std::iter::from_fn(|| sources.inputs.try_recv().ok());
+                    let now = Instant::now();
+                    std::iter::once(input).chain(others).for_each(|input| self.turns.push(input, now));
+                }
+                Some(from) = sources.from_store.recv() => self.of_store(from),
                 event = sources.events.recv() => match event {
                     Some(event) => self.event(event),
                     None => return Err(deaf()),
@@ -181,13 +202,19 @@ impl Switch {
                 () = tokio::time::sleep_until(deadline.into()) => self.timeout(Instant::now()),
                 _ = flush.tick(), if self.show.is_some() => self.flush(),
                 () = std::future::ready(()), if !self.listings.is_empty() => self.list_on(),
+                // The clock of timers is too coarse for what can be done at once.
+                () = yield_now(), if deadline <= now => self.timeout(now),
                 _ = interrupt.recv() => break,
                 _ = terminate.recv() => break,
                 ended = &mut api => return ended.into_diagnostic()?,
             }
+            let began = Instant::now();
+            self.take_turns(began);
             self.settle(&mut sources);
             self.pump();
             self.show_waited();
+            let now = Instant::now();
+            self.turns.took(now - began, self.leases.committing_for().is_some(), now);
         }
         self.flush();
         tracing::info!("switch ends; what it has put into the kernel goes on to forward");
@@ -197,43 +224,69 @@ impl Switch {
     fn timeout(&mut self, now: Instant) {
         self.flows.timeout(now);
         self.flagged_timeout(now);
+        self.end_ways(now);
         let answers = self.hops.timeout(&self.ports);
         self.answered_all(answers);
-        self.announcements.timeout(now, self.leases.allotter(), &self.ports);
+        self.announcements.timeout(now, self.leases.allotter(), &self.tables, &mut self.ports);
     }
 
-    fn deadline(&self) -> Instant {
-        let now = Instant::now();
+    fn deadline(&self, now: Instant) -> Instant {
         let at = |at: u64| now + Duration::from_millis(at.saturating_sub(boot_ms()));
         let hour = now + Duration::from_secs(3600);
         let leases_and_hops = [self.leases.deadline(), self.hops.deadline()].map(|deadline| deadline.map(at));
-        let others = [self.flows.deadline(), self.flagged.deadline(), Some(self.announcements.deadline())];
+        let (ways, turns) = (self.ways.deadline(), self.turns.deadline(now));
+        let others = [self.flows.deadline(), self.flagged.deadline(), ways, turns, Some(self.announcements.deadline())];
         leases_and_hops.into_iter().chain(others).flatten().min().unwrap_or(hour).min(hour)
     }
 
     /// Starts what waits for leases, and gives the answers that need no commit.
     fn pump(&mut self) {
         let now = boot_ms();
-        for (done, results) in self.leases.pump(now) {
-            done(results, self, now);
+        let (changes, answers) = self.leases.pump(now);
+        self.settled(&changes, answers, now);
+    }
+
+    fn of_store(&mut self, from: FromStore) {
+        match from {
+            FromStore::Committed(result) => self.committed(result),
+            FromStore::Rows(rows) => {
+                if let Some(done) = self.leases.reader() {
+                    done(rows, self);
+                }
+            }
         }
     }
 
-    fn committed(&mut self, committed: Committed) {
+    fn committed(&mut self, result: Result<(), StoreError>) {
+        if let Some(took) = self.leases.committing_for() {
+            self.turns.committed(took, Instant::now());
+        }
         let now = boot_ms();
-        let (changes, answers) = self.leases.committed(committed, now);
-        self.flagged.ended(&changes, &mut self.ports);
-        for change in &changes {
+        let (changes, answers) = self.leases.committed(result, now);
+        self.settled(&changes, answers, now);
+    }
+
+    /// Brings the table to what the leases are now, and tells who has asked.
+    fn settled(&mut self, changes: &[Change], answers: Answers, now: u64) {
+        self.flagged.ended(changes, &mut self.ports);
+        for change in changes {
             if change.is_of_group() {
                 self.groups.apply(change, now, &mut self.hops, &self.ports);
             } else {
                 self.flows.apply(std::slice::from_ref(change), now, &mut self.hops, &self.ports);
             }
         }
-        self.flagged.begun(&changes, &mut self.ports);
-        self.announcements.granted(&changes, self.tables.block(), &self.ports);
+        self.flagged.begun(changes, &mut self.ports);
+        self.announcements.granted(changes, self.tables.block(), &self.ports);
         for (done, results) in answers {
             done(results, self, now);
+        }
+    }
+
+    /// Takes the messages whose turn it is.
+    fn take_turns(&mut self, now: Instant) {
+        for input in self.turns.take(now) {
+            self.input(input);
         }
     }
 
@@ -252,24 +305,11 @@ impl Switch {
                 return;
             }
         };
-        if transaction.operations().iter().any(|operation| tuple_of(operation.key()).is_some()) {
-            // The names of the flows of flagged packets are not for hosts.
+        if transaction.operations().iter().any(|operation| is_of_switch(operation.key())) {
+            // The names of local callers and of the flows of flagged packets are not for hosts.
             return self.ports.get_mut(port).map_or((), |port| port.ignore("reserved-client"));
         }
-        let tasks = transaction.operations().iter().cloned().map(Task::Client).collect();
-        let done: Done = Box::new(move |results, switch, now| {
-            let _until_answered = permit;
-            if let Some(Failure::Store(problem)) = results.iter().find_map(|result| result.as_ref().err()) {
-                // No answer: the client asks again, and may find the store well.
-                tracing::warn!("a host's request goes without an answer: {problem}");
-                return;
-            }
-            let results: Vec<_> = results.into_iter().map(|result| result.map_err(Failure::into_refusal)).collect();
-            if let (Some(payload), Some(port)) = (transaction.reply(&results, now), switch.ports.get_mut(port)) {
-                port.answer(datagram, payload);
-            }
-        });
-        self.leases.submit(Transaction { tasks, done });
+        self.ask(Question { port, datagram, exchange: transaction, permit });
     }
 
     /// Takes a neighbour's answer to what the switch has asked.
@@ -287,7 +327,8 @@ impl Switch {
 
     fn event(&mut self, event: Event) {
         match event {
-            Event::Resolved { query, resolution } => {
+            Event::Resolved { query, resolution, route } => {
+                self.way_of(query, resolution, route);
                 let answers = self.hops.resolved(query, resolution, &self.ports);
                 self.answered_all(answers);
                 self.route_of_asking(query, resolution);

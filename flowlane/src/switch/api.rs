@@ -1,37 +1,48 @@
-//! The local interface: HTTP on a UNIX socket, described by `docs/openapi.json`.
-//!
-//! Who may open the socket may do everything: its mode is 0660, so that is its owner and its group.
+//! What others may ask of the switch: HTTP on a UNIX socket, and over TLS where the configuration has it so, described by
+//! `docs/openapi.json`. Every operation takes a role ([`access`]).
 
+mod access;
+mod connections;
 mod groups;
+mod local;
+mod remote;
+
+pub use remote::{Remote, RemoteError};
 
 use super::command::{Command, Reply};
 use crate::api::{
     EntryView, FlowView, LeaseView, OpenFlow, Problem, RenewFlow, Status, Trace, TraceRequest, Verification,
 };
-use crate::exit;
+use crate::{
+    config::{AccessConfig, Role},
+    exit,
+};
+use access::{Access, Caller, SCHEME, authorize};
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{
-        ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Path as UrlPath, Query, State,
-        connect_info::Connected, rejection::JsonRejection,
+        DefaultBodyLimit, FromRequest, FromRequestParts, Path as UrlPath, Query, State, rejection::JsonRejection,
     },
     http::StatusCode,
+    middleware,
     response::{IntoResponse, Response},
-    serve::IncomingStream,
 };
+use connections::Connections;
 use flowlane_wire::Mac;
+use local::Local;
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{
-    fs::{self, DirBuilder, Permissions},
+    future::pending,
     io::{self, ErrorKind},
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
-    path::{Path, PathBuf},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
 };
-use tokio::{
-    net::{UnixListener, UnixStream},
-    sync::{mpsc, oneshot},
+use tokio::sync::{mpsc, oneshot};
+use utoipa::{
+    IntoParams, Modify, OpenApi,
+    openapi::{Components, security::SecurityScheme},
 };
-use utoipa::{IntoParams, OpenApi};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Why the local interface is not there.
@@ -59,6 +70,18 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
+    /// Other machines can not be listened to.
+    #[error("can not listen on {address}")]
+    #[diagnostic(
+        code(FL0213),
+        help("name a free address of this machine in `listen` of [remote]: `ss -ltn` lists those taken")
+    )]
+    ListenRemote {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 impl ServeError {
@@ -66,8 +89,12 @@ impl ServeError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Running { .. } => exit::CONFLICT,
-            Self::Listen { source, .. } if source.kind() == ErrorKind::PermissionDenied => exit::DENIED,
-            Self::Listen { .. } => exit::FAILED,
+            Self::Listen { source, .. } | Self::ListenRemote { source, .. }
+                if source.kind() == ErrorKind::PermissionDenied =>
+            {
+                exit::DENIED
+            }
+            Self::Listen { .. } | Self::ListenRemote { .. } => exit::FAILED,
         }
     }
 }
@@ -75,42 +102,65 @@ impl ServeError {
 /// The largest body of a request in octets: a frame of 64 KiB in hexadecimal, with colons.
 const BODY_MAX: usize = 256 * 1024;
 
-/// Answers requests on `socket` by way of `commands`, until the switch stops receiving them or this is dropped. The
-/// socket is removed then.
-///
-/// The directory is made (mode 0755) where it is missing. A socket that a dead switch has left is replaced.
+/// Where requests come from, and who may ask for what.
+pub struct Doors {
+    /// The UNIX socket.
+    pub socket: PathBuf,
+    /// The roles of users of this machine.
+    pub access: AccessConfig,
+    /// The interface for other machines.
+    pub remote: Option<Remote>,
+}
+
+/// Answers requests by way of `commands`, until the switch stops receiving them or this is dropped. The socket is removed
+/// then.
 ///
 /// # Errors
-/// [`ServeError::Running`] where a live switch answers on the socket, [`ServeError::Listen`] where there can be none.
-pub async fn serve(socket: &Path, commands: mpsc::Sender<Command>) -> Result<(), ServeError> {
-    let failed = |source| ServeError::Listen { socket: socket.to_owned(), source };
-    if UnixStream::connect(socket).await.is_ok() {
-        return Err(ServeError::Running { socket: socket.to_owned() });
+/// [`ServeError`] where the switch can not be asked: another one answers on the socket, or there can be none.
+pub async fn serve(doors: Doors, commands: mpsc::Sender<Command>) -> Result<(), ServeError> {
+    let local = Local::listen(&doors.socket, doors.access).await?;
+    let remote = match doors.remote {
+        Some(remote) => Some(remote.listen().await?),
+        None => None,
+    };
+    let connections = Connections::new(router(commands.clone()));
+    let from_afar = async {
+        match &remote {
+            Some(remote) => remote.serve(&connections).await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        never = local.serve(&connections) => match never {},
+        never = from_afar => match never {},
+        () = commands.closed() => {}
     }
-    let (listener, _remove) = listen(socket).map_err(failed)?;
-    let stopped = commands.clone();
-    let service = router(commands).into_make_service_with_connect_info::<Caller>();
-    let served = axum::serve(listener, service).with_graceful_shutdown(async move { stopped.closed().await });
-    served.await.map_err(failed)
+    connections.end().await;
+    Ok(())
 }
 
 fn router(commands: mpsc::Sender<Command>) -> Router {
     let (routes, description) = routes_and_description();
+    let access = Arc::new(Access::of(&description));
     routes
         .route("/openapi.json", axum::routing::get(async move || Json(description.clone())))
         .fallback(async || Failure::new("no-such-path", "there is nothing at this path: see /openapi.json"))
         .method_not_allowed_fallback(async || Failure::new("no-such-method", "the path has other methods"))
         .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(middleware::from_fn_with_state(access, authorize))
         .with_state(Switch(commands))
 }
 
 fn routes_and_description() -> (Router<Switch>, utoipa::openapi::OpenApi) {
     #[derive(OpenApi)]
-    #[openapi(info(
-        title = "Flowlane switch",
-        description = "The local interface of a running switch: HTTP on its UNIX socket.",
-        version = "1"
-    ))]
+    #[openapi(
+        info(
+            title = "Flowlane switch",
+            description = "A running switch: HTTP on its UNIX socket, and over TLS where it is configured so.",
+            version = "1"
+        ),
+        modifiers(&Roles)
+    )]
     struct Description;
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(status))
@@ -127,8 +177,27 @@ fn routes_and_description() -> (Router<Switch>, utoipa::openapi::OpenApi) {
         .split_for_parts()
 }
 
+/// Says how an operation names the role that it takes.
+struct Roles;
+
+impl Modify for Roles {
+    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+        let text = "The role of the caller: `observe`, `operate` or `admin`; each includes those before it. On the UNIX \
+                    socket the kernel says who the caller is, over TLS the client's certificate. `[access]` and `[remote]` \
+                    of the switch's configuration give roles.";
+        let scheme = SecurityScheme::MutualTls { description: Some(text.into()), deprecated: None, extensions: None };
+        let components = description.components.get_or_insert_with(Components::new);
+        components.add_security_scheme(SCHEME, scheme);
+    }
+}
+
 /// The switch on one screen.
-#[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status), (status = "default", body = Problem)))]
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    responses((status = 200, body = Status), (status = "default", body = Problem)),
+    security(("role" = ["observe"]))
+)]
 async fn status(State(switch): State<Switch>) -> Answer<Status> {
     switch.ask(Command::Status).await
 }
@@ -137,7 +206,8 @@ async fn status(State(switch): State<Switch>) -> Answer<Status> {
 #[utoipa::path(
     get,
     path = "/v1/flows",
-    responses((status = 200, body = Vec<FlowView>), (status = "default", body = Problem))
+    responses((status = 200, body = Vec<FlowView>), (status = "default", body = Problem)),
+    security(("role" = ["observe"]))
 )]
 async fn flows(State(switch): State<Switch>) -> Answer<Vec<FlowView>> {
     switch.ask(Command::Flows).await
@@ -148,14 +218,15 @@ async fn flows(State(switch): State<Switch>) -> Answer<Vec<FlowView>> {
     post,
     path = "/v1/flows",
     request_body = OpenFlow,
-    responses((status = 201, body = LeaseView), (status = "default", body = Problem))
+    responses((status = 201, body = LeaseView), (status = "default", body = Problem)),
+    security(("role" = ["operate"]))
 )]
 async fn open(
     State(switch): State<Switch>,
-    ConnectInfo(caller): ConnectInfo<Caller>,
+    Extension(caller): Extension<Caller>,
     Body(mut request): Body<OpenFlow>,
 ) -> Result<(StatusCode, Json<LeaseView>), Failure> {
-    request.client.get_or_insert(caller.0);
+    request.client.get_or_insert(caller.client);
     let lease = switch.ask(|reply| Command::Open(request, reply)).await?;
     Ok((StatusCode::CREATED, lease))
 }
@@ -165,7 +236,8 @@ async fn open(
     get,
     path = "/v1/flows/{address}",
     params(("address" = String, Path, description = "The flow address")),
-    responses((status = 200, body = FlowView), (status = "default", body = Problem))
+    responses((status = 200, body = FlowView), (status = "default", body = Problem)),
+    security(("role" = ["observe"]))
 )]
 async fn flow(State(switch): State<Switch>, address: Address) -> Answer<FlowView> {
     switch.ask(|reply| Command::Flow(address.0, reply)).await
@@ -176,7 +248,8 @@ async fn flow(State(switch): State<Switch>, address: Address) -> Answer<FlowView
     delete,
     path = "/v1/flows/{address}",
     params(("address" = String, Path, description = "The flow address")),
-    responses((status = 200, body = LeaseView), (status = "default", body = Problem))
+    responses((status = 200, body = LeaseView), (status = "default", body = Problem)),
+    security(("role" = ["operate"]))
 )]
 async fn close(State(switch): State<Switch>, address: Address) -> Answer<LeaseView> {
     switch.ask(|reply| Command::Close(address.0, reply)).await
@@ -188,7 +261,8 @@ async fn close(State(switch): State<Switch>, address: Address) -> Answer<LeaseVi
     path = "/v1/flows/{address}/renew",
     params(("address" = String, Path, description = "The flow address")),
     request_body = RenewFlow,
-    responses((status = 200, body = LeaseView), (status = "default", body = Problem))
+    responses((status = 200, body = LeaseView), (status = "default", body = Problem)),
+    security(("role" = ["operate"]))
 )]
 async fn renew(State(switch): State<Switch>, address: Address, Body(request): Body<RenewFlow>) -> Answer<LeaseView> {
     switch.ask(|reply| Command::Renew(address.0, request.lifetime, reply)).await
@@ -198,20 +272,29 @@ async fn renew(State(switch): State<Switch>, address: Address, Body(request): Bo
 #[utoipa::path(
     get,
     path = "/v1/table",
-    responses((status = 200, body = Vec<EntryView>), (status = "default", body = Problem))
+    responses((status = 200, body = Vec<EntryView>), (status = "default", body = Problem)),
+    security(("role" = ["observe"]))
 )]
 async fn table(State(switch): State<Switch>) -> Answer<Vec<EntryView>> {
     switch.ask(Command::Entries).await
 }
 
-/// Compare leases and table.
+/// Compare tables and store with what the switch means.
 #[utoipa::path(
     post,
     path = "/v1/table/verify",
     params(Verify),
-    responses((status = 200, body = Verification), (status = "default", body = Problem))
+    responses((status = 200, body = Verification), (status = "default", body = Problem)),
+    security(("role" = ["observe"]))
 )]
-async fn verify(State(switch): State<Switch>, Arguments(verify): Arguments<Verify>) -> Answer<Verification> {
+async fn verify(
+    State(switch): State<Switch>,
+    Extension(caller): Extension<Caller>,
+    Arguments(verify): Arguments<Verify>,
+) -> Answer<Verification> {
+    if verify.repair {
+        caller.may(Role::Admin)?;
+    }
     switch.ask(|reply| Command::Verify(verify.repair, reply)).await
 }
 
@@ -220,7 +303,8 @@ async fn verify(State(switch): State<Switch>, Arguments(verify): Arguments<Verif
     post,
     path = "/v1/trace",
     request_body = TraceRequest,
-    responses((status = 200, body = Trace), (status = "default", body = Problem))
+    responses((status = 200, body = Trace), (status = "default", body = Problem)),
+    security(("role" = ["observe"]))
 )]
 async fn trace(State(switch): State<Switch>, Body(request): Body<TraceRequest>) -> Answer<Trace> {
     switch.ask(|reply| Command::Trace(request, reply)).await
@@ -231,7 +315,7 @@ async fn trace(State(switch): State<Switch>, Body(request): Body<TraceRequest>) 
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Verify {
-    /// Whether differences are repaired in the table.
+    /// Whether differences are repaired. Takes the role `admin`.
     #[serde(default)]
     repair: bool,
 }
@@ -319,60 +403,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Address {
         let text = UrlPath::<String>::from_request_parts(parts, state).await;
         let UrlPath(text) = text.map_err(|error| Failure::new("invalid", error.body_text()))?;
         text.parse().map(Self).map_err(|error| Failure::new("invalid", format!("{text:?} is no address: {error}")))
-    }
-}
-
-/// Who is at the other end of the connection: the name of a client that gives none.
-#[derive(Clone)]
-struct Caller(String);
-
-impl Connected<IncomingStream<'_, UnixListener>> for Caller {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let process = stream.io().peer_cred().ok().and_then(|peer| peer.pid());
-        Self(process.map_or_else(|| "local".to_owned(), process_name))
-    }
-}
-
-/// Numbers of processes come again; a number with its start does not.
-fn process_name(pid: i32) -> String {
-    // Field 22 of proc_pid_stat(5), counted from behind the command, which may contain anything.
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let started = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().nth(19)).unwrap_or("0");
-    format!("process {pid} of {started}")
-}
-
-/// Listens. The socket appears under its name with its mode already set, in the place of one that nobody listens on.
-fn listen(socket: &Path) -> io::Result<(UnixListener, Remove)> {
-    let directory = socket.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
-    let new = directory.join(format!(".new-{}.sock", std::process::id()));
-    remove_file(&new)?;
-    let listener = UnixListener::bind(&new)?;
-    fs::set_permissions(&new, Permissions::from_mode(0o660))?;
-    let inode = fs::metadata(&new)?.ino();
-    fs::rename(&new, socket)?;
-    Ok((listener, Remove { socket: socket.to_owned(), inode }))
-}
-
-fn remove_file(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Removes the socket when dropped, unless it is a successor's by then.
-struct Remove {
-    socket: PathBuf,
-    inode: u64,
-}
-
-impl Drop for Remove {
-    fn drop(&mut self) {
-        if fs::metadata(&self.socket).is_ok_and(|found| found.ino() == self.inode) {
-            // What is left of it, the next switch replaces.
-            let _ = fs::remove_file(&self.socket);
-        }
     }
 }
 

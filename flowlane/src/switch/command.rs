@@ -24,7 +24,7 @@ pub enum Command {
     Group(GroupCommand),
     /// All entries of the table, by slot.
     Entries(Reply<Vec<EntryView>>),
-    /// Compare leases and table; the flag repairs the table.
+    /// Compare tables and store with what the switch means; the flag repairs them.
     Verify(bool, Reply<Verification>),
     /// Explain what would happen to a frame.
     Trace(TraceRequest, Reply<Trace>),

@@ -1,8 +1,9 @@
 //! DHCPv6 on a port: a task that receives and sends.
 //!
 //! A port may have so many messages on their way to an answer, and no more: what comes beyond is dropped and counted, and
-//! clients ask again. So a host that floods its port takes neither memory nor more than its share of the loop from the
-//! others.
+//! clients ask again. Where many are dropped, the task rests: the socket is full meanwhile, and what the kernel drops there
+//! costs this process nothing. So a host that floods its port takes neither memory nor more than its share of the processor
+//! from the others.
 
 use super::Input;
 use flowlane_ports::{
@@ -10,9 +11,12 @@ use flowlane_ports::{
     control::{Datagram, Dhcp6Socket},
 };
 use flowlane_wire::{Mac, PortId};
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 use tokio::{
     io::unix::AsyncFd,
@@ -21,12 +25,15 @@ use tokio::{
         mpsc::{self, UnboundedSender},
     },
     task::{JoinHandle, yield_now},
+    time::sleep_until,
 };
 
 /// Messages of one port that may be without an answer at a time.
 const UNANSWERED: usize = 256;
-/// Messages that are received before others have their turn.
+/// Messages that are received, or sent, before others have their turn.
 const BURST: usize = 64;
+/// How long a task rests when it has dropped half of a burst. The socket has room for a thousand.
+const REST: Duration = Duration::from_millis(2);
 
 /// A listening port. Dropping it ends the task.
 pub struct Dhcp6Port {
@@ -92,6 +99,22 @@ impl Dhcp6Port {
     }
 }
 
+impl Outgoing {
+    fn answer(&self) -> Option<(&Datagram, &[u8])> {
+        match self {
+            Self::Answer(to, payload) => Some((to, payload)),
+            Self::Question(..) => None,
+        }
+    }
+
+    fn question(&self) -> Option<(Mac, &[u8])> {
+        match self {
+            Self::Question(neighbour, payload) => Some((*neighbour, payload)),
+            Self::Answer(..) => None,
+        }
+    }
+}
+
 impl Drop for Dhcp6Port {
     fn drop(&mut self) {
         self.task.abort();
@@ -100,22 +123,22 @@ impl Drop for Dhcp6Port {
 
 impl Listener {
     async fn run(mut self, mut outgoing: mpsc::UnboundedReceiver<Outgoing>) {
+        let mut messages = Vec::with_capacity(BURST);
+        let mut rests_until = Instant::now();
         loop {
             tokio::select! {
                 biased;
-                message = outgoing.recv() => {
-                    let sent = match message {
-                        Some(Outgoing::Answer(to, payload)) => self.socket.get_ref().send(&to, &payload),
-                        Some(Outgoing::Question(neighbour, payload)) => self.socket.get_ref().ask(neighbour, &payload),
-                        None => return,
-                    };
-                    if let Err(error) = sent {
-                        tracing::debug!(port = %self.port, "a DHCPv6 message was not sent: {error}");
-                    }
-                }
-                received = self.receive() => {
-                    if received.is_none() {
+                count = outgoing.recv_many(&mut messages, BURST) => {
+                    if count == 0 {
                         return;
+                    }
+                    self.send(&messages);
+                    messages.clear();
+                }
+                received = self.receive(rests_until) => {
+                    let Some(dropped) = received else { return };
+                    if dropped >= BURST / 2 {
+                        rests_until = Instant::now() + REST;
                     }
                     yield_now().await;
                 }
@@ -123,27 +146,46 @@ impl Listener {
         }
     }
 
-    /// Waits for messages and hands on some of them. None: there will be no more.
-    async fn receive(&mut self) -> Option<()> {
+    fn send(&self, messages: &[Outgoing]) {
+        let socket = self.socket.get_ref();
+        let answers = messages.iter().filter_map(Outgoing::answer);
+        let questions = messages.iter().filter_map(Outgoing::question);
+        let sent = questions.map(|(neighbour, payload)| socket.ask(neighbour, payload));
+        for error in sent.chain([socket.send_all(answers)]).filter_map(Result::err) {
+            tracing::debug!(port = %self.port, "a DHCPv6 message was not sent: {error}");
+        }
+    }
+
+    /// Waits for messages and hands on some of them. How many were dropped; none: there will be no more.
+    async fn receive(&mut self, rests_until: Instant) -> Option<usize> {
+        if rests_until > Instant::now() {
+            sleep_until(rests_until.into()).await;
+        }
         let mut ready = self.socket.readable_mut().await.ok()?;
+        let mut dropped = 0;
         for _ in 0..BURST {
             match ready.get_inner_mut().recv() {
                 Ok(Some(datagram)) if datagram.answer || self.serves => {
                     let permits = if datagram.answer { &self.answers } else { &self.questions };
                     match Arc::clone(permits).try_acquire_owned() {
                         Ok(permit) => self.inputs.send(Input::Dhcp6(self.port, datagram, permit)).ok()?,
-                        Err(_) => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),
+                        Err(_) => dropped += 1,
                     }
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => {
                     ready.clear_ready();
-                    return Some(());
+                    break;
                 }
                 Err(PortError::InterfaceDown(_)) => {}
                 Err(_) => return None,
             }
         }
-        Some(())
+        if dropped > 0 {
+            // With what the kernel has dropped since: its buffer is full only where messages come faster than they are taken.
+            let all = self.socket.get_ref().take_dropped().unwrap_or(0) + dropped as u64;
+            self.dropped.fetch_add(all, Ordering::Relaxed);
+        }
+        Some(dropped)
     }
 }

@@ -248,14 +248,14 @@ impl Switch {
             let Some(address) = address_of(lease, &self.tables) else { continue };
             let slot = self.tables.block().slot_of(address);
             if tuple.port() != lease.port || policy(&self.ports, lease.port).is_none() {
-                leftover.push(Task::Close(slot));
+                leftover.push(Task::End(slot));
                 continue;
             }
             if self.tables.tuples().get(&tuple) != Some(address)
                 && let Err(error) = self.tables.tuples().set(tuple, address)
             {
                 tracing::warn!("a flagged flow can not be resumed: {error}");
-                leftover.push(Task::Close(slot));
+                leftover.push(Task::End(slot));
                 continue;
             }
             self.flagged.flows.insert(tuple, FlaggedFlow { slot, packets: 0, since: now });
@@ -293,7 +293,7 @@ impl Switch {
         if !room {
             return self.refuse(frame, End::FlagRefused);
         }
-        let query = Query { destination: tuple.destination(), ingress: self.ports.ifindex(port).unwrap_or(0) };
+        let query = Query::new(tuple.destination(), self.ports.ifindex(port).unwrap_or(0));
         let asking = Asking { host: frame.source(), query, frames: vec![frame] };
         self.flagged.asking.insert(tuple, asking);
         self.flagged.count(&tuple, &mut self.ports, |at| at.asking += 1);
@@ -337,7 +337,7 @@ impl Switch {
             (Ok(_), Some(address)) => return frames.into_iter().for_each(|frame| self.join_flow(address, frame)),
             (Ok(lease), None) => {
                 let slot = address_of(&lease, &self.tables).map(|address| self.tables.block().slot_of(address));
-                self.submit_quietly(slot.map(Task::Close).into_iter().collect());
+                self.submit_quietly(slot.map(Task::End).into_iter().collect());
             }
             (Err(failure), _) => {
                 tracing::debug!(port = %tuple.port(), "a flagged packet gets no flow: {failure}");
@@ -451,7 +451,7 @@ impl Switch {
             if now.duration_since(flow.since) >= Duration::from_secs(policy.idle.into()) {
                 // If it can not be released now, it is tried again after as long.
                 flow.since = now;
-                tasks.push(Task::Close(flow.slot));
+                tasks.push(Task::End(flow.slot));
             } else if let Some(lease) = self.leases.allotter().lease_at(flow.slot)
                 && lease.expires.saturating_sub(boot) < u64::from(lease.lifetime) * 500
             {

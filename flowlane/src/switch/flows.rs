@@ -12,9 +12,9 @@ use flowlane_allot::{Change, Lease};
 use flowlane_pipeline::give_back;
 use flowlane_program::{Destinations, Tables};
 use flowlane_tables::{End, NEVER, NextHop, PENDING_LIMIT, Rate, Resolution, Slot};
-use flowlane_wire::{FlowAddress, Restore, SlotIndex};
+use flowlane_wire::{FlowAddress, PortId, Restore, SlotIndex};
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -48,12 +48,14 @@ pub struct Flows {
     /// Flows whose next hop must not be published yet: frames that asked for the flow may still be under way.
     held: BTreeSet<SlotIndex>,
     slow_path: SlowPath,
-    /// Octets of all frames that wait.
-    octets: usize,
+    /// Octets of the frames that wait, by the port that they came in by.
+    octets: BTreeMap<PortId, usize>,
 }
 
 /// All frames that wait have so many octets at most: hosts that no neighbour answers for do not fill the memory.
 const OCTETS_MAX: usize = 64 << 20;
+/// Those that came in by one port, so that others have room.
+const OCTETS_OF_PORT: usize = OCTETS_MAX / 4;
 
 /// How long the table waits for frames that have been counted but do not come.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -62,7 +64,7 @@ impl Flows {
     /// No flows yet.
     pub fn new(tables: Arc<Tables>, destinations: Destinations, slow_path: SlowPath) -> Self {
         let (progress, unpublished, held) = Default::default();
-        Self { tables, destinations, progress, unpublished, held, slow_path, octets: 0 }
+        Self { tables, destinations, progress, unpublished, held, slow_path, octets: BTreeMap::new() }
     }
 
     /// Brings the table to what the leases say, keeping what is right: the flows of a predecessor go on. How many were
@@ -88,11 +90,16 @@ impl Flows {
                 if self.adopt_one(address, lease, now, hops, ports) { kept += 1 } else { installed += 1 }
             }
         }
-        for (index, slot) in self.tables.slots().iter().enumerate() {
-            if slot.key() != 0 && !leased.get(index).copied().unwrap_or(false) {
+        for ((index, slot), leased) in (0..).map(SlotIndex).zip(self.tables.slots()).zip(leased) {
+            if leased {
+                continue;
+            }
+            if slot.key() != 0 {
                 slot.remove();
-                self.destinations.set(SlotIndex(index as u32), None);
                 removed += 1;
+            }
+            if self.destinations.get(index).is_some() {
+                self.destinations.set(index, None);
             }
         }
         (kept, installed, removed)
@@ -103,9 +110,16 @@ impl Flows {
         let Some(slot) = self.tables.slots().get(index.0 as usize) else { return false };
         let same = slot.flow().is_some_and(|flow| flow.address == address.mac() && flow.port == lease.port);
         if !same {
+            // What is noted beside a free slot is the flow's own: these tables are new, and those before had another layout.
+            let noted = self.destinations.get(index).filter(|_| slot.key() == 0 && lease.spec.destination.is_none());
             self.install(address, lease, now, hops, ports);
+            if let Some(destination) = noted {
+                self.destinations.set(index, noted);
+                self.watch(index, destination, lease, hops, ports);
+            }
             return false;
         }
+        slot.set_backup(None);
         slot.set_expires(tick(lease, now));
         set_rate(slot, rate(lease));
         if !matches!(slot.next(), Resolution::Resolved(_)) && !self.progress.contains_key(&index) {
@@ -119,6 +133,70 @@ impl Flows {
             }
         }
         true
+    }
+
+    /// What a slot says otherwise than it should, where it is the flow's at all: address and port are right.
+    pub fn difference(
+        &self,
+        address: FlowAddress,
+        lease: &Lease,
+        now: u64,
+        hops: &Hops,
+        ports: &Ports,
+    ) -> Option<String> {
+        let index = self.tables.block().slot(address);
+        let slot = self.tables.slots().get(index.0 as usize)?;
+        let ends = tick(lease, now);
+        // Rounded up to a tick whenever it is written.
+        if slot.expires().abs_diff(ends) > 1 {
+            return Some(format!("its lease ends at tick {ends}, not at {}", slot.expires()));
+        }
+        if slot.rate() != rate(lease) {
+            return Some("its meter is not that of its lease".into());
+        }
+        if !slot.is_signed_right() {
+            return Some("whether it has a meter or another DSCP is written otherwise beside its lease".into());
+        }
+        if lease.is_group() {
+            return None;
+        }
+        if slot.backup() != Resolution::Pending(0) {
+            return Some("it has a backup that nobody has given it".into());
+        }
+        let progress = self.progress.get(&index)?;
+        match hops.answer(Target::Flow(index), ports) {
+            // Frames that wait go first.
+            _ if progress.unpublished.is_some() || self.held.contains(&index) => None,
+            Answer::Found { hop, .. } if slot.next() != Resolution::Resolved(hop) => {
+                Some(format!("it leads to {}, not to {} by port {}", describe(slot.next()), hop.mac, hop.port))
+            }
+            Answer::Found { last, .. } if slot.restore() != if last { progress.restore } else { Restore::Keep } => {
+                Some("what it does to the DSCP is not what its lease says".into())
+            }
+            Answer::Unreachable(_) if slot.next() != Resolution::Unreachable => {
+                Some(format!("it leads to {}, but there is no way", describe(slot.next())))
+            }
+            _ => None,
+        }
+    }
+
+    /// Makes all slots what the leases and the next hops say; those that are right are not touched.
+    pub fn repair(&mut self, leases: &[&Lease], now: u64, hops: &mut Hops, ports: &Ports) {
+        let block = self.tables.block();
+        let flows = || leases.iter().flat_map(|lease| lease.addresses(block).map(move |address| (address, *lease)));
+        // One that is another flow's is freed first: what is noted beside it is of the flow that should be there.
+        for (address, lease) in flows() {
+            let is_right =
+                |slot: &&Slot| slot.flow().is_some_and(|flow| (flow.address, flow.port) == (address.mac(), lease.port));
+            self.slot(address).filter(|slot| !is_right(slot)).inspect(|slot| slot.remove());
+        }
+        self.adopt(leases.iter().copied(), now, hops, ports);
+        for (address, lease) in flows().filter(|(_, lease)| !lease.is_group()) {
+            if self.difference(address, lease, now, hops, ports).is_some() {
+                let index = block.slot(address);
+                self.answered(index, hops.answer(Target::Flow(index), ports));
+            }
+        }
     }
 
     /// Carries durable changes of leases over to the table, but for those of groups.
@@ -175,8 +253,8 @@ impl Flows {
         if let Some((hop, _)) = progress.unpublished {
             self.slow_path.send(frame, hop);
             self.publish(index);
-        } else if progress.waiting.len() < PENDING_LIMIT as usize && self.octets + frame.len() <= OCTETS_MAX {
-            self.octets += frame.len();
+        } else if progress.waiting.len() < PENDING_LIMIT as usize && has_room(&self.octets, &frame) {
+            *self.octets.entry(frame.ingress).or_default() += frame.len();
             progress.waiting.push_back(frame);
         } else {
             self.slow_path.drop(frame, End::QueueFull);
@@ -312,7 +390,9 @@ impl Flows {
     fn take_waiting(&mut self, index: SlotIndex) -> VecDeque<Waiting> {
         let waiting = self.progress.get_mut(&index).map(|progress| std::mem::take(&mut progress.waiting));
         let waiting = waiting.unwrap_or_default();
-        self.octets -= waiting.iter().map(Waiting::len).sum::<usize>();
+        for frame in &waiting {
+            *self.octets.entry(frame.ingress).or_default() -= frame.len();
+        }
         waiting
     }
 
@@ -395,6 +475,23 @@ impl Flows {
     }
 }
 
+/// Where a slot says that frames go, for people.
+fn describe(next: Resolution) -> String {
+    match next {
+        Resolution::Resolved(hop) => format!("{} by port {}", hop.mac, hop.port),
+        Resolution::Group(group) => format!("group {}", group.0),
+        Resolution::Pending(_) => "nobody yet".into(),
+        Resolution::Unreachable => "nobody".into(),
+    }
+}
+
+/// Whether one more frame may wait.
+fn has_room(octets: &BTreeMap<PortId, usize>, frame: &Waiting) -> bool {
+    let of_port = octets.get(&frame.ingress).copied().unwrap_or(0);
+    let all: usize = octets.values().sum();
+    of_port + frame.len() <= OCTETS_OF_PORT && all + frame.len() <= OCTETS_MAX
+}
+
 /// The tick of the data path's clock at which a lease ends.
 pub(super) fn tick(lease: &Lease, now: u64) -> u32 {
     if lease.expires == u64::MAX { NEVER } else { Tables::tick_in(lease.expires.saturating_sub(now)) }
@@ -417,7 +514,8 @@ pub(super) fn rate(lease: &Lease) -> Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flowlane_wire::{Block, PortId};
+    use flowlane_ports::af_packet::Offload;
+    use flowlane_wire::Block;
 
     #[test]
     fn a_flow_that_is_made_faster_sends_at_once() {
@@ -431,5 +529,20 @@ mod tests {
         assert_eq!(slot.full_at().load(), emptied, "a renewal at the same rate gives no tokens");
         set_rate(&slot, fast);
         assert!(fast.take(slot.full_at().load(), NOW, 1_500).is_some());
+    }
+
+    #[test]
+    fn frames_of_one_port_leave_room_for_those_of_others() {
+        const LEN: usize = 1_000;
+        let frame = |port| {
+            let (bytes, offload) = (vec![0; LEN], Offload::default());
+            Waiting { slot: SlotIndex(0), ingress: PortId(port), bytes, offload, counted: true }
+        };
+        let mut octets = BTreeMap::from([(PortId(1), OCTETS_OF_PORT - LEN)]);
+        assert!(has_room(&octets, &frame(1)));
+        octets.insert(PortId(1), OCTETS_OF_PORT);
+        assert!(!has_room(&octets, &frame(1)) && has_room(&octets, &frame(2)));
+        octets.extend((2..=4).map(|port| (PortId(port), OCTETS_OF_PORT)));
+        assert!(!has_room(&octets, &frame(5)), "all of the memory that there is for them");
     }
 }

@@ -14,11 +14,6 @@ impl<'a> Buffer<'a> {
     pub fn new(bytes: &'a mut [u8], offload: Offload) -> Self {
         Self { bytes, offload }
     }
-
-    /// The octets.
-    pub fn bytes(&self) -> &[u8] {
-        self.bytes
-    }
 }
 
 impl Frame for Buffer<'_> {

@@ -41,8 +41,10 @@ pub struct Wish {
     pub rate: Option<u64>,
     /// What the last switch does to the DSCP.
     pub restore: Restore,
+    /// Which of several equal next hops they take.
+    pub path: Option<u8>,
     /// Where the flow has come by before this switch.
-    pub path: PathSoFar,
+    pub so_far: PathSoFar,
 }
 
 /// What is known of the next hop.
@@ -75,7 +77,16 @@ pub struct Hops {
     resolver: Resolver,
     chains: Chains,
     watched: HashMap<Target, Watched>,
-    targets: HashMap<Query, BTreeSet<Target>>,
+    targets: HashMap<Query, Targets>,
+}
+
+/// Those whose frames go where the answer to one question says.
+#[derive(Default)]
+struct Targets {
+    all: BTreeSet<Target>,
+    /// Those that have come since the last answer.
+    new: Vec<Target>,
+    answer: Option<Resolution>,
 }
 
 /// What is known of a target.
@@ -92,7 +103,8 @@ impl Wish {
     /// What a lease wishes for its flows, on their way to `destination`.
     pub fn of(lease: &Lease, destination: IpAddr) -> Self {
         let (port, spec) = (lease.port, &lease.spec);
-        Self { destination, port, rate: spec.rate, restore: spec.restore, path: spec.path.clone() }
+        let so_far = spec.so_far.clone();
+        Self { destination, port, rate: spec.rate, restore: spec.restore, path: spec.path, so_far }
     }
 }
 
@@ -106,7 +118,8 @@ impl Hops {
     /// changes nothing.
     pub fn watch(&mut self, target: Target, wish: Wish, ports: &Ports) {
         // Without an interface there is nothing to come in by; the question is asked when it is back.
-        let query = Query { destination: wish.destination, ingress: ports.ifindex(wish.port).unwrap_or(0) };
+        let ingress = ports.ifindex(wish.port).unwrap_or(0);
+        let query = Query { destination: wish.destination, ingress, path: wish.path };
         match self.watched.get_mut(&target) {
             Some(watched) if watched.query == query => {
                 if watched.wish != wish {
@@ -141,8 +154,8 @@ impl Hops {
         let Some(Watched { query, .. }) = self.watched.remove(&target) else { return };
         self.resolver.unwatch(query);
         if let Some(targets) = self.targets.get_mut(&query) {
-            targets.remove(&target);
-            if targets.is_empty() {
+            targets.all.remove(&target);
+            if targets.all.is_empty() {
                 self.targets.remove(&query);
             }
         }
@@ -150,9 +163,9 @@ impl Hops {
 
     /// Takes what the resolver says: the answers to all who have asked for it, and did not know it yet.
     pub fn resolved(&mut self, query: Query, resolution: Resolution, ports: &Ports) -> Vec<(Target, Answer)> {
-        let targets: Vec<Target> = self.targets.get(&query).into_iter().flatten().copied().collect();
+        let targets = self.targets.get_mut(&query).map(|targets| targets.answered(resolution)).unwrap_or_default();
         let news = targets.into_iter().filter(|target| {
-            let watched = self.watched.get_mut(target);
+            let watched = self.watched.get_mut(target).filter(|watched| watched.query == query);
             watched.is_some_and(|watched| watched.resolution.replace(resolution) != Some(resolution))
         });
         let news: Vec<Target> = news.collect();
@@ -183,6 +196,18 @@ impl Hops {
     /// When [`Hops::timeout`] has something to do, in boot-time milliseconds.
     pub fn deadline(&self) -> Option<u64> {
         self.chains.deadline()
+    }
+
+    /// Whether it is known of every target where its frames go, or that there is no way.
+    pub fn are_known(&self) -> bool {
+        let is_known =
+            |watched: &Watched| matches!(watched.resolution, Some(Resolution::Found(_) | Resolution::Unreachable(_)));
+        self.watched.values().all(is_known)
+    }
+
+    /// What is known of a target's next hop.
+    pub fn answer(&self, target: Target, ports: &Ports) -> Answer {
+        self.answers(vec![target], ports).pop().map_or(Answer::Pending, |(_, answer)| answer)
     }
 
     /// The next switch of a target, if it has given a flow address.
@@ -255,6 +280,19 @@ impl Hops {
     }
 }
 
+impl Targets {
+    fn insert(&mut self, target: Target) {
+        self.all.insert(target);
+        self.new.push(target);
+    }
+
+    /// Takes an answer. Whom it may be news to: all, or only those who have come since it was given last.
+    fn answered(&mut self, answer: Resolution) -> Vec<Target> {
+        let new = std::mem::take(&mut self.new);
+        if self.answer.replace(answer) == Some(answer) { new } else { self.all.iter().copied().collect() }
+    }
+}
+
 /// The gateway that a next host is, if it is to be asked.
 fn gateway(host: NextHost, ports: &Ports) -> Option<Gateway> {
     let port = ports.of_ifindex(host.interface).filter(|_| host.gateway)?;
@@ -278,7 +316,7 @@ fn answer(resolution: Resolution, ports: &Ports) -> Answer {
 }
 
 /// The name of an interface that is no port; its number, if it is gone.
-fn interface_name(ifindex: u32) -> String {
+pub fn interface_name(ifindex: u32) -> String {
     let name = nix::net::if_::if_indextoname(ifindex).ok().and_then(|name| name.into_string().ok());
     name.unwrap_or_else(|| format!("interface {ifindex}"))
 }

@@ -4,14 +4,19 @@ use super::{
     Input,
     dhcp6::Dhcp6Port,
     slow_path::ToLinux,
-    userspace::{FromWorker, Work, Worker},
+    userspace::{FromWorker, ToLoop},
 };
 use crate::config::{Config, Executor, FlagConfig, FlagRole, PortConfig, SourceAddress};
-use flowlane_ports::{PortError, exclusive::Exclusive};
-use flowlane_program::{Kernel, ProgramError, Tables};
+use flowlane_ports::{
+    PortError,
+    af_xdp::{self, MTU_MAX},
+    exclusive::Exclusive,
+};
+use flowlane_program::{Kernel, Mode, ProgramError, Tables};
 use flowlane_resolve::{LinkState, StaticRoute};
-use flowlane_tables::PortFlags;
-use flowlane_wire::{Mac, PortId};
+use flowlane_tables::{PortEntry, PortFlags};
+use flowlane_userspace::{Transmitters, Work, Worker};
+use flowlane_wire::{Flag, Mac, PortId};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::mpsc::{Sender, UnboundedSender};
 
@@ -27,6 +32,8 @@ pub struct Port {
     pub adopted: bool,
     /// What is wrong.
     pub problem: Option<String>,
+    /// Flows whose frames had stopped, and came again when their address was announced for that.
+    pub restored: u64,
     /// Whether it has as many flows of flagged packets as it may have.
     full: bool,
     ignored: BTreeMap<&'static str, u64>,
@@ -51,6 +58,11 @@ pub enum AttachError {
     /// Packet sockets see copies only: what goes on to Linux can not be changed by them.
     #[error("af-packet can not add the virtual-circuit flag to packets that pass; use tc or xdp on the port")]
     AddsFlag,
+    /// Its frames would be in several buffers.
+    #[error(
+        "af-xdp takes frames of an MTU of up to {MTU_MAX} octets, and the port's is {0}: lower it, or use xdp or tc"
+    )]
+    TooLong(u32),
 }
 
 /// All ports.
@@ -60,8 +72,8 @@ pub struct Ports {
     /// The kernel's programs, or why there are none.
     kernel: Result<Kernel, String>,
     config: Arc<Config>,
-    to_linux: ToLinux,
-    from_workers: Sender<FromWorker>,
+    to_loop: ToLoop,
+    transmitters: Transmitters,
     inputs: UnboundedSender<Input>,
 }
 
@@ -81,6 +93,7 @@ impl Ports {
             executor: None,
             adopted: false,
             problem: Some(format!("there is no interface {}", config.interface)),
+            restored: 0,
             full: false,
             ignored: BTreeMap::new(),
             overload: 0,
@@ -88,7 +101,8 @@ impl Ports {
             dhcp6: None,
         };
         let ports = config.ports.iter().map(|(number, config)| (*number, port(config))).collect();
-        Self { ports, tables, kernel, config, to_linux, from_workers, inputs }
+        let to_loop = ToLoop { queue: from_workers, to_linux };
+        Self { ports, tables, kernel, config, to_loop, transmitters: Transmitters::default(), inputs }
     }
 
     /// All ports, by number.
@@ -209,18 +223,85 @@ impl Ports {
         }
     }
 
+    /// Whether the kernel runs ports on tables of another layout, which a predecessor has left.
+    pub fn run_on_old_tables(&self) -> bool {
+        let Ok(kernel) = &self.kernel else { return false };
+        kernel.runs_on_old_tables().unwrap_or_else(|error| {
+            tracing::warn!("it can not be told whether there are tables of another layout: {error}");
+            false
+        })
+    }
+
+    /// Names the interfaces that XDP sends by, before the first port is attached: it may send by any other one at once.
+    pub fn name_devices(&mut self) {
+        let Ok(kernel) = &mut self.kernel else { return };
+        let present = self.ports.iter().filter_map(|(number, port)| Some((*number, port.ifindex()?)));
+        for (number, ifindex) in present {
+            if let Err(error) = kernel.set_device(number, ifindex) {
+                // Attaching the port fails for the same reason, and that is told.
+                tracing::debug!(%number, "the interface can not be named to XDP: {error}");
+            }
+        }
+    }
+
+    /// What the tables say of ports otherwise than they should, as sentences.
+    pub fn differences(&self) -> Vec<String> {
+        let entries = (0..).map(PortId).zip(self.tables.ports()).skip(1);
+        let wrong = entries.filter_map(|(number, entry)| {
+            let port = self.ports.get(&number);
+            let (wanted, found) = (port.map_or_else(Wanted::nothing, Port::wanted), Wanted::read(entry));
+            (wanted != found).then(|| match port {
+                Some(port) => {
+                    let name = &port.config.interface;
+                    format!("port {number}: the table says {found:?} of {name}, not {wanted:?}")
+                }
+                None => format!("port {number}: the table says {found:?}, but there is no such port"),
+            })
+        });
+        wrong.chain(self.wrong_devices()).collect()
+    }
+
+    /// Makes the tables say of all ports what they should.
+    pub fn repair(&mut self) {
+        let numbers: Vec<PortId> = self.ports.keys().copied().collect();
+        for (number, entry) in (0..).map(PortId).zip(self.tables.ports()).skip(1) {
+            if !self.ports.contains_key(&number) && Wanted::read(entry) != Wanted::nothing() {
+                entry.set(0, 0, Mac::default(), PortFlags::default());
+                entry.set_flag(None);
+            }
+        }
+        numbers.into_iter().for_each(|number| self.program_port(number));
+        self.name_devices();
+    }
+
+    fn wrong_devices(&self) -> impl Iterator<Item = String> {
+        let kernel = self.kernel.as_ref().ok();
+        self.ports.iter().filter_map(move |(number, port)| {
+            let (kernel, wanted) = (kernel?, port.ifindex()?);
+            match kernel.device(*number) {
+                Ok(Some(found)) if found == wanted => None,
+                Ok(found) => {
+                    let found = found.map_or_else(|| "no interface".into(), |found| format!("interface {found}"));
+                    Some(format!("port {number}: XDP sends by {found}, not by interface {wanted}"))
+                }
+                Err(error) => Some(format!("port {number}: {error}")),
+            }
+        })
+    }
+
     /// Removes what a predecessor has left in the kernel for ports that are configured no more.
     pub fn forget_others(&mut self) {
         let Ok(kernel) = &mut self.kernel else { return };
         for number in kernel.pinned_ports() {
-            let unused = self.ports.get(&number).is_none_or(|port| port.executor.and_then(Executor::mode).is_none());
+            let unused = self.ports.get(&number).is_none_or(|port| !port.executor.is_some_and(Executor::is_in_kernel));
             if unused && let Err(error) = kernel.detach(number) {
                 tracing::warn!("links of a former port can not be removed: {error}");
             }
         }
         if let Err(error) = kernel.remove_old_tables() {
-            tracing::warn!("tables of an earlier layout can not be removed: {error}");
+            tracing::warn!("tables of another layout can not be removed: {error}");
         }
+        self.repair();
     }
 
     fn executor(&self, number: PortId) -> Option<Executor> {
@@ -233,22 +314,10 @@ impl Ports {
         else {
             return;
         };
-        let when = |so: bool, flag: PortFlags| if so { flag } else { PortFlags::default() };
-        let own = when(port.config.source == SourceAddress::Port, PortFlags::OWN_SOURCE)
-            .with(when(port.adds_flag(), PortFlags::MARKS))
-            .with(when(port.full, PortFlags::NO_NEW_FLOWS));
-        match &port.link {
-            Some(link) => {
-                let up = when(link.up, PortFlags::UP);
-                let executor = port.executor.or(choices(port.config.executor, link).first().copied());
-                let takes_xdp = executor == Some(Executor::Xdp);
-                let buffers = when(!takes_xdp, PortFlags::BUFFERS);
-                entry.set(link.ifindex, link.mtu, link.mac, own.with(up).with(buffers));
-            }
-            None => entry.set(0, 0, Mac::default(), own),
-        }
+        let Wanted { ifindex, mtu, mac, flags, flag } = port.wanted();
+        entry.set(ifindex, mtu, mac, flags);
         // Behind the flags: a port that adds the flag does not read it for a moment.
-        entry.set_flag(port.config.flag.map(|flag| flag.flag));
+        entry.set_flag(flag);
     }
 
     /// Lets somebody handle the port's frames: whom the configuration says, or the best that works.
@@ -262,6 +331,9 @@ impl Ports {
                 Ok(()) => break,
                 Err(error) => tracing::debug!(port = link.name, executor = executor.name(), "not attached: {error}"),
             }
+        }
+        if result.is_err() {
+            self.program_port(number);
         }
         let Some(port) = self.ports.get_mut(&number) else { return result };
         let problem = result.as_ref().err().map(ToString::to_string);
@@ -283,40 +355,81 @@ impl Ports {
     }
 
     fn attach_as(&mut self, number: PortId, link: &LinkState, executor: Executor) -> Result<(), AttachError> {
-        let Some(port) = self.ports.get_mut(&number) else { return Ok(()) };
         if let Ok(kernel) = &mut self.kernel {
             kernel.set_device(number, link.ifindex)?;
         }
-        match (executor.mode(), &mut self.kernel) {
-            (Some(mode), Ok(kernel)) => {
-                kernel.attach(number, &link.name, link.ifindex, mode)?;
-                port.adopted = kernel.attached().get(&number).is_some_and(|attachment| attachment.adopted);
-                port.worker = None;
-                // A predecessor that handled the port in userspace may have left its filter.
-                let _ = Exclusive::remove(link.ifindex);
-            }
-            (Some(_), Err(reason)) => return Err(AttachError::NoKernel(reason.clone())),
-            (None, _) if port.adds_flag() => return Err(AttachError::AddsFlag),
-            (None, kernel) => {
-                port.worker = None;
-                port.worker = Some(Worker::start(Work {
-                    port: number,
-                    ifindex: link.ifindex,
-                    tables: Arc::clone(&self.tables),
-                    queue: self.from_workers.clone(),
-                    to_linux: self.to_linux.clone(),
-                    flag: port.config.flag.map(|flag| flag.flag),
-                    show: self.config.capture.is_some(),
-                })?);
-                if let Ok(kernel) = kernel {
-                    kernel.detach(number)?;
-                }
-                port.adopted = false;
-            }
+        match executor.mode() {
+            Some(mode) => self.attach_in_kernel(number, link, mode)?,
+            None if executor == Executor::AfXdp => self.attach_af_xdp(number, link)?,
+            None => self.attach_af_packet(number, link)?,
         }
-        port.executor = Some(executor);
+        if let Some(port) = self.ports.get_mut(&number) {
+            port.executor = Some(executor);
+        }
         self.program_port(number);
         Ok(())
+    }
+
+    fn attach_in_kernel(&mut self, number: PortId, link: &LinkState, mode: Mode) -> Result<(), AttachError> {
+        let kernel = self.kernel.as_mut().map_err(|reason| AttachError::NoKernel(reason.clone()))?;
+        kernel.attach(number, &link.name, link.ifindex, mode)?;
+        self.set_worker(number, None);
+        // A predecessor that handled the port in userspace may have left its filter.
+        let _ = Exclusive::remove(link.ifindex);
+        Ok(())
+    }
+
+    fn attach_af_xdp(&mut self, number: PortId, link: &LinkState) -> Result<(), AttachError> {
+        if link.mtu > MTU_MAX {
+            return Err(AttachError::TooLong(link.mtu));
+        }
+        // A queue has one socket at a time.
+        self.set_worker(number, None);
+        let work = self.work(number, link);
+        let kernel = self.kernel.as_mut().map_err(|reason| AttachError::NoKernel(reason.clone()))?;
+        let sockets = af_xdp::open(link.ifindex)?;
+        let receivers: Vec<_> = sockets.iter().map(|(receiver, _)| receiver).collect();
+        kernel.attach_sockets(number, &link.name, link.ifindex, &receivers)?;
+        self.set_worker(number, Some(Worker::on_af_xdp(&work, sockets)?));
+        let _ = Exclusive::remove(link.ifindex);
+        Ok(())
+    }
+
+    fn attach_af_packet(&mut self, number: PortId, link: &LinkState) -> Result<(), AttachError> {
+        if self.ports.get(&number).is_some_and(Port::adds_flag) {
+            return Err(AttachError::AddsFlag);
+        }
+        self.set_worker(number, None);
+        // Before the ring is there: else it would see frames that the kernel's programs send, and send them again.
+        if let Ok(kernel) = &mut self.kernel {
+            kernel.detach(number)?;
+        }
+        let worker = Worker::on_af_packet(&self.work(number, link))?;
+        self.set_worker(number, Some(worker));
+        if let Some(port) = self.ports.get_mut(&number) {
+            port.adopted = false;
+        }
+        Ok(())
+    }
+
+    /// Puts other threads in place of those that handle the port's frames.
+    fn set_worker(&mut self, number: PortId, worker: Option<Worker>) {
+        let Some(port) = self.ports.get_mut(&number) else { return };
+        let attachment = self.kernel.as_ref().ok().and_then(|kernel| kernel.attached().get(&number));
+        port.adopted = attachment.is_some_and(|attachment| attachment.adopted);
+        port.worker = worker;
+    }
+
+    fn work(&self, number: PortId, link: &LinkState) -> Work<ToLoop> {
+        Work {
+            port: number,
+            ifindex: link.ifindex,
+            tables: Arc::clone(&self.tables),
+            control: self.to_loop.clone(),
+            transmitters: self.transmitters.clone(),
+            flag: self.flag(number).map(|flag| flag.flag),
+            show: self.config.capture.is_some(),
+        }
     }
 }
 
@@ -327,11 +440,53 @@ fn choices(wanted: Executor, link: &LinkState) -> &'static [Executor] {
         Executor::Auto => &[Executor::Xdp, Executor::Tc, Executor::AfPacket],
         Executor::Xdp => &[Executor::Xdp],
         Executor::Tc => &[Executor::Tc],
+        Executor::AfXdp => &[Executor::AfXdp],
         Executor::AfPacket => &[Executor::AfPacket],
     }
 }
 
+/// What the data path is told of a port.
+#[derive(Debug, PartialEq, Eq)]
+struct Wanted {
+    ifindex: u32,
+    mtu: u32,
+    mac: Mac,
+    flags: PortFlags,
+    flag: Option<Flag>,
+}
+
+impl Wanted {
+    /// What the table says.
+    fn read(entry: &PortEntry) -> Self {
+        Self { ifindex: entry.ifindex(), mtu: entry.mtu(), mac: entry.mac(), flags: entry.flags(), flag: entry.flag() }
+    }
+
+    /// What the table says of a number that is no port's.
+    fn nothing() -> Self {
+        Self { ifindex: 0, mtu: 0, mac: Mac::default(), flags: PortFlags::default(), flag: None }
+    }
+}
+
 impl Port {
+    fn wanted(&self) -> Wanted {
+        let when = |so: bool, flag: PortFlags| if so { flag } else { PortFlags::default() };
+        let own = when(self.config.source == SourceAddress::Port, PortFlags::OWN_SOURCE)
+            .with(when(self.adds_flag(), PortFlags::MARKS))
+            .with(when(self.full, PortFlags::NO_NEW_FLOWS));
+        let flag = self.config.flag.map(|flag| flag.flag);
+        let Some(link) = &self.link else { return Wanted { flags: own, flag, ..Wanted::nothing() } };
+        let up = when(link.up, PortFlags::UP);
+        let executor = self.executor.or(choices(self.config.executor, link).first().copied());
+        let takes_xdp = match executor {
+            Some(Executor::Xdp) => true,
+            // What the kernel sends by it: not every virtual interface takes the frames of XDP.
+            Some(Executor::AfXdp) => link.kind.is_none(),
+            _ => false,
+        };
+        let flags = own.with(up).with(when(!takes_xdp, PortFlags::BUFFERS));
+        Wanted { ifindex: link.ifindex, mtu: link.mtu, mac: link.mac, flags, flag }
+    }
+
     /// Takes note of a DHCPv6 message without an answer.
     pub fn ignore(&mut self, reason: &'static str) {
         *self.ignored.entry(reason).or_default() += 1;

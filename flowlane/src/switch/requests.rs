@@ -4,6 +4,7 @@ use super::{
     Switch, boot_ms, boot_nanos,
     command::{Command, Reply},
     explain,
+    flagged::tuple_of,
     leases::{Done, Failure, Task, Transaction},
     verify, views,
 };
@@ -13,6 +14,7 @@ use crate::{
 };
 use flowlane_allot::{ClientId, FlowSpec, Lease, LeaseKey, Request};
 use flowlane_dhcp6::Operation;
+use flowlane_store::StoreError;
 use flowlane_wire::{Mac, SlotIndex};
 use std::{sync::Arc, time::Instant};
 use tokio::task::spawn_blocking;
@@ -36,7 +38,11 @@ impl Switch {
             Command::Renew(mac, lifetime, reply) => {
                 self.on_lease(mac, reply, |lease, _| Task::Renew(lease.key.clone(), lease.port, lifetime));
             }
-            Command::Close(mac, reply) => self.on_lease(mac, reply, |_, slot| Task::Close(slot)),
+            Command::Close(mac, reply) => self.on_lease(mac, reply, |lease, slot| {
+                // A host would ask for its lease again, so that only a refusal ends the flow. Who has a lease by the
+                // local interface gives it back so.
+                if is_of_switch(&lease.key) { Task::End(slot) } else { Task::Close(slot) }
+            }),
             Command::Flows(reply) => self.listings.push_back(Listing { from: 0, views: Vec::new(), reply }),
             Command::Flow(mac, reply) => drop(reply.send(self.flow(mac))),
             Command::Group(command) => self.group_command(command),
@@ -83,6 +89,7 @@ impl Switch {
                 destination: open.destination,
                 rate: open.rate,
                 field: open.field,
+                path: open.path,
                 name: open.name,
                 ..FlowSpec::default()
             },
@@ -124,30 +131,36 @@ impl Switch {
         view().ok_or_else(|| views::no_such_flow(mac))
     }
 
-    /// Compares when no commit is under way: leases that are not durable yet are not in the table.
+    /// Compares when no commit is under way: leases that are not durable yet are not in the table. What was repaired is
+    /// compared again before the answer.
     fn verify(&mut self, repair: bool, reply: Reply<Verification>) {
-        let done: Done = Box::new(move |_, switch, _| drop(reply.send(Ok(switch.compare(repair)))));
-        self.leases.submit(Transaction { tasks: Vec::new(), done });
+        self.leases.read_back(Box::new(move |rows, switch| {
+            let found = verify::compare(switch, &rows);
+            if !repair || found.ok {
+                return drop(reply.send(Ok(found)));
+            }
+            switch.repair(&rows);
+            switch.leases.read_back(Box::new(move |rows, switch| {
+                let Verification { ok, .. } = verify::compare(switch, &rows);
+                drop(reply.send(Ok(Verification { ok, ..found })));
+            }));
+        }));
     }
 
-    fn compare(&mut self, repair: bool) -> Verification {
-        let found = self.differences();
-        if !repair || found.ok {
-            return found;
+    /// Makes tables and store what they should be, wherever they are not; what is right goes on undisturbed.
+    fn repair(&mut self, rows: &Result<Vec<Lease>, StoreError>) {
+        let now = boot_ms();
+        self.ports.repair();
+        let leases: Vec<&Lease> = self.leases.allotter().leases().collect();
+        self.flows.repair(&leases, now, &mut self.hops, &self.ports);
+        self.groups.adopt(leases.into_iter(), now, &mut self.hops, &self.ports);
+        if let Err(error) = self.tables.tuples().read_again() {
+            tracing::warn!("the table of tuples can not be read: {error}");
         }
-        let leases = self.leases.allotter().leases();
-        self.flows.adopt(leases, boot_ms(), &mut self.hops, &self.ports);
-        let leases = self.leases.allotter().leases();
-        self.groups.adopt(leases, boot_ms(), &mut self.hops, &self.ports);
         self.adopt_tuples();
-        Verification { ok: self.differences().ok, ..found }
-    }
-
-    fn differences(&self) -> Verification {
-        let mut found = verify::compare(self.leases.allotter(), &self.tables);
-        found.differences.extend(self.groups.differences(self.leases.allotter().leases()));
-        found.ok &= found.differences.is_empty();
-        found
+        if let Ok(rows) = rows {
+            self.leases.write_again(rows, now);
+        }
     }
 
     fn status(&self) -> Status {
@@ -163,12 +176,14 @@ impl Switch {
             quarantined: counts.quarantined,
             adopted: self.adopted,
             store: self.config.state_directory.join("leases.redb").display().to_string(),
+            clock_steps: self.leases.clock_steps(),
             ports: self
                 .ports
                 .iter()
                 .map(|(number, port)| views::port(number, port, &self.tables, &self.flagged))
                 .collect(),
             neighbours: views::neighbours(&self.hops, &self.ports),
+            confinement: self.confinement.view().clone(),
             problems: self.problems(),
         }
     }
@@ -179,18 +194,24 @@ impl Switch {
             Some(format!("port {}: {problem}", port.config.interface))
         });
         let of_leases = self.leases.problem().map(|problem| format!("leases: {problem}"));
-        let kernel = self.ports.iter().any(|(_, port)| port.executor.and_then(Executor::mode).is_some());
-        let of_pins = (kernel && !flowlane_program::bpffs::outlives_this_process())
+        let kernel = self.ports.iter().any(|(_, port)| port.executor.is_some_and(Executor::is_in_kernel));
+        let of_pins = (kernel && !self.pins_outlive)
             .then(|| "the BPF file system ends with this process: flows stop when it is killed".into());
         of_ports.chain(of_leases).chain(of_pins).collect()
     }
 }
 
+/// Whether a lease is nobody's on the network: it was asked for by the local interface, or for flagged packets. Hosts must
+/// not take such names.
+pub fn is_of_switch(key: &LeaseKey) -> bool {
+    key.client.0.starts_with(LOCAL) || tuple_of(key).is_some()
+}
+
+/// How the clients of the local interface begin.
+const LOCAL: &[u8] = b"local:";
+
 /// Who asks by the local interface: whom the request names, so that asking again finds the same lease; else somebody new.
 fn local_key(open: &OpenFlow) -> LeaseKey {
-    let client = match &open.client {
-        Some(client) => format!("local:{client}"),
-        None => format!("local:{}", boot_nanos()),
-    };
-    LeaseKey { client: ClientId(client.into_bytes()), iaid: open.iaid.unwrap_or(0) }
+    let name = open.client.clone().unwrap_or_else(|| boot_nanos().to_string());
+    LeaseKey { client: ClientId([LOCAL, name.as_bytes()].concat()), iaid: open.iaid.unwrap_or(0) }
 }

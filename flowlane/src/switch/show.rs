@@ -6,7 +6,13 @@ use flowlane_program::Punt;
 use flowlane_tables::End;
 use flowlane_wire::{PortId, header::ethernet};
 use nix::time::{ClockId, clock_gettime};
-use std::{fs::File, io::BufWriter, time::Duration};
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, BufWriter},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    time::Duration,
+};
 
 /// A frame that has ended.
 #[derive(Clone, Debug)]
@@ -56,6 +62,11 @@ fn wall_minus_monotonic() -> Duration {
     read(ClockId::CLOCK_REALTIME).saturating_sub(read(ClockId::CLOCK_MONOTONIC))
 }
 
+/// What hosts say to each other is not for all users of this machine.
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
 /// The capture file of a switch.
 pub struct Show {
     writer: CaptureWriter<BufWriter<File>>,
@@ -74,7 +85,7 @@ impl Show {
                 description: format!("port {number} of {}", config.name),
             })
             .collect();
-        let writer = CaptureWriter::new(BufWriter::new(File::create(path)?), &interfaces)?;
+        let writer = CaptureWriter::new(BufWriter::new(create(path)?), &interfaces)?;
         Ok(Some(Self { writer, ports: config.ports.keys().copied().collect() }))
     }
 

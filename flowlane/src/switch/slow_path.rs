@@ -1,10 +1,11 @@
 //! Frames that wait for the next host of their flow, and those that Linux is to answer.
 
-use super::{frame::Buffer, show::SeenFrame, userspace::Senders};
+use super::{frame::Buffer, show::SeenFrame};
 use flowlane_pipeline::{Tables as _, Verdict, size, tuple};
 use flowlane_ports::{af_packet::Offload, host::HostTun};
 use flowlane_program::{Punt, Tables};
 use flowlane_tables::{End, NextHop, SNAP, Tuple};
+use flowlane_userspace::Senders;
 use flowlane_wire::{Mac, PortId, SlotIndex, header::ethernet};
 use std::{
     net::IpAddr,

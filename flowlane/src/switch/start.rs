@@ -1,32 +1,34 @@
 //! From a configuration to a running switch, without disturbing what a predecessor has left in the kernel.
 
 use super::{
-    Sources, Switch, announcements::Announcements, boot_ms, error::StartError, flagged::Flagged, flows::Flows,
-    groups::Groups, hops::Hops, leases::Leases, ports::Ports,
+    Sources, Switch, announcements::Announcements, boot_ms, confine::Confinement, error::StartError, flagged::Flagged,
+    flows::Flows, groups::Groups, hops::Hops, leases::Leases, ports::Ports, ways::Ways,
 };
 use super::{
     command::Command,
     show::Show,
     slow_path::{SlowPath, ToLinux},
+    turns::Turns,
 };
 use crate::config::{Config, Executor};
 use flowlane_allot::{Allotter, Lease};
 use flowlane_dhcp6::Server;
 use flowlane_ports::exclusive::Exclusive;
 use flowlane_program::{Destinations, Kernel, KernelOptions, Punts, Tables, bpffs};
-use flowlane_resolve::{LinkState, Resolver, list_links};
+use flowlane_resolve::{Event, Events, LinkState, Resolver, list_links};
 use flowlane_store::{Moment, Store};
+use flowlane_tables::NEVER;
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
 };
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -39,6 +41,11 @@ const WORKER_QUEUE: usize = 4_096;
 const COMMAND_QUEUE: usize = 1_024;
 /// The file beside the tables that says where flows go.
 const DESTINATIONS: &str = "destinations";
+/// How long the next hops are waited for that new tables need: a neighbour that does not answer is given up after three
+/// seconds.
+const FILL: Duration = Duration::from_secs(5);
+/// How often it is looked whether all are known.
+const LOOK: Duration = Duration::from_millis(10);
 /// The queue from the kernel, in octets.
 const KERNEL_QUEUE: u32 = 8 << 20;
 
@@ -65,15 +72,23 @@ struct Opened {
 pub async fn start(config: Config) -> Result<(Switch, Sources, mpsc::Sender<Command>), StartError> {
     let config = Arc::new(config);
     let mut locks = lock_directories(&config)?;
-    let (store, allotter) = open_leases(&config)?;
+    let (store, mut allotter, written) = open_leases(&config)?;
     let Opened { tables, kernel, punts, adopted } = open_tables(&config, &mut locks)?;
+    if adopted && kernel.is_ok() {
+        restore_ends(&mut allotter, &tables);
+    }
+    let destinations = Destinations::open(&config.runtime_directory.join(DESTINATIONS), config.block.slots())?;
+    let server = Server::new(server_uuid(&config.state_directory)?, config.block);
+    let show = Show::start(&config)?;
+    let pins_outlive = bpffs::outlives_this_process();
+    // All files are open, and no thread is there yet.
+    let confinement = Confinement::of(&config);
     let tables = Arc::new(tables);
     let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
     let (inputs_in, inputs) = mpsc::unbounded_channel();
-    let (committed_in, committed) = mpsc::unbounded_channel();
+    let (to_loop, from_store) = mpsc::unbounded_channel();
     let (workers_in, from_workers) = mpsc::channel(WORKER_QUEUE);
-    let leases = Leases::start(allotter, store, committed_in).map_err(StartError::system("starting a thread"))?;
-    let destinations = Destinations::open(&config.runtime_directory.join(DESTINATIONS), config.block.slots())?;
+    let leases = Leases::start(allotter, store, written, to_loop).map_err(StartError::system("starting a thread"))?;
     let to_linux = ToLinux::new(&config.name);
     let slow_path = SlowPath::new(Arc::clone(&tables), to_linux.clone(), config.capture.is_some());
     let groups = Groups::new(Arc::clone(&tables));
@@ -81,11 +96,15 @@ pub async fn start(config: Config) -> Result<(Switch, Sources, mpsc::Sender<Comm
     let flagged = Flagged::new(Arc::clone(&tables));
     let ports = Ports::new(Arc::clone(&config), Arc::clone(&tables), kernel, to_linux, workers_in, inputs_in);
     let (resolver, events) = Resolver::start(Vec::new())?;
-    let server = Server::new(server_uuid(&config.state_directory)?, config.block);
     let hops = Hops::new(resolver, server.id(), config.block);
-    let show = Show::start(&config)?;
     let started = Instant::now();
     let listings = std::collections::VecDeque::new();
+    let turns = Turns::new(&config, started);
+    #[expect(deprecated, reason = "the queue owns its descriptor, and it is always the same one")]
+    let readable = |punts| AsyncFd::with_interest(punts, Interest::READABLE);
+    let punts = punts.map(readable).transpose().map_err(StartError::system("waiting for the kernel's frames"))?;
+    let mut sources = Sources { commands, inputs, from_store, from_workers, events, punts };
+    let announcements = Announcements::new(config.block.slots(), started);
     let mut switch = Switch {
         config,
         tables,
@@ -95,19 +114,20 @@ pub async fn start(config: Config) -> Result<(Switch, Sources, mpsc::Sender<Comm
         groups,
         flagged,
         server,
-        announcements: Announcements::new(started),
+        announcements,
         hops,
+        ways: Ways::default(),
+        turns,
         show,
         listings,
         adopted,
+        pins_outlive,
+        confinement,
         started,
         _locks: locks,
     };
-    take_over(&mut switch).await?;
-    #[expect(deprecated, reason = "the queue owns its descriptor, and it is always the same one")]
-    let readable = |punts| AsyncFd::with_interest(punts, Interest::READABLE);
-    let punts = punts.map(readable).transpose().map_err(StartError::system("waiting for the kernel's frames"))?;
-    Ok((switch, Sources { commands, inputs, committed, from_workers, events, punts }, commands_in))
+    take_over(&mut switch, &mut sources.events).await?;
+    Ok((switch, sources, commands_in))
 }
 
 /// Takes everything of a stopped switch out of the kernel: its ports are plain interfaces again, and its tables are gone.
@@ -161,10 +181,14 @@ fn lock_directories(config: &Config) -> Result<Locks, StartError> {
         DirBuilder::new().recursive(true).mode(mode).create(directory).map_err(StartError::file(directory))?;
         locks.lock(directory)?;
     }
+    // Whoever made it may have left it open to others.
+    let own = Permissions::from_mode(0o700);
+    fs::set_permissions(&config.state_directory, own).map_err(StartError::file(&config.state_directory))?;
     Ok(locks)
 }
 
-fn open_leases(config: &Config) -> Result<(Store, Allotter), StartError> {
+/// The leases on disk, and when they were last written.
+fn open_leases(config: &Config) -> Result<(Store, Allotter, Moment), StartError> {
     let moment = Moment::now().map_err(StartError::system("reading the clocks"))?;
     let (store, restored) = Store::open(&config.state_directory.join("leases.redb"), config.block, &moment)?;
     let first = match restored.next {
@@ -175,13 +199,28 @@ fn open_leases(config: &Config) -> Result<(Store, Allotter), StartError> {
     for lease in restored.leases {
         allotter.restore(lease)?;
     }
-    Ok((store, allotter))
+    Ok((store, allotter, restored.written))
+}
+
+/// Ends leases as their clients were promised: rows are ahead of that. The kernel's table knows it, for it has outlived the
+/// predecessor, but no boot.
+fn restore_ends(allotter: &mut Allotter, tables: &Tables) {
+    let (block, now) = (tables.block(), boot_ms());
+    let end = |lease: &Lease| {
+        let address = lease.addresses(block).next()?;
+        let index = block.slot(address);
+        let flow = tables.slots().get(index.0 as usize)?.flow()?;
+        let is_its = flow.address == address.mac() && flow.port == lease.port && flow.expires != NEVER;
+        is_its.then(|| (index, now + Tables::millis_until(flow.expires)))
+    };
+    let ends: Vec<_> = allotter.leases().filter_map(end).collect();
+    ends.into_iter().for_each(|(index, expires)| allotter.restore_end(index, expires));
 }
 
 /// Opens the tables: in the kernel where a port may be handled there, else in files.
 fn open_tables(config: &Config, locks: &mut Locks) -> Result<Opened, StartError> {
     let wants_kernel = config.ports.values().any(|port| port.executor != Executor::AfPacket);
-    let needs_kernel = config.ports.values().any(|port| port.executor.mode().is_some());
+    let needs_kernel = config.ports.values().any(|port| port.executor.is_in_kernel());
     if !wants_kernel {
         locks.lock_pins(&config.name)?;
         if let Err(error) = Kernel::remove(&config.name) {
@@ -210,9 +249,11 @@ fn tables_in_kernel(config: &Config, locks: &mut Locks) -> Result<Opened, StartE
 }
 
 fn tables_in_files(config: &Config, reason: String) -> Result<Opened, StartError> {
-    let mut files = fs::read_dir(&config.runtime_directory).into_iter().flatten().flatten();
-    let adopted = files.any(|file| is_table(&file.file_name().to_string_lossy()));
+    let name = Tables::directory_name(config.block);
+    let adopted = config.runtime_directory.join(&name).exists();
     let tables = Tables::in_files(config.block, &config.runtime_directory)?;
+    // Of another layout.
+    remove_files(&config.runtime_directory, |file| is_table(file) && file != name)?;
     Ok(Opened { tables, kernel: Err(reason), punts: None, adopted })
 }
 
@@ -233,11 +274,10 @@ fn remove_files(directory: &Path, which: impl Fn(&str) -> bool) -> Result<(), St
 }
 
 /// Brings ports and table to what configuration and leases say.
-async fn take_over(switch: &mut Switch) -> Result<(), StartError> {
+async fn take_over(switch: &mut Switch, events: &mut Events) -> Result<(), StartError> {
     // Ports first as numbers, so that the flows' questions name the right interfaces; then the flows; and the programs
     // last, so that they find a table that is whole.
-    let links = list_links().await?;
-    for link in &links {
+    for link in &list_links().await? {
         switch.ports.note(link);
     }
     switch.hops.set_static_routes(&switch.ports);
@@ -247,7 +287,11 @@ async fn take_over(switch: &mut Switch) -> Result<(), StartError> {
         switch.groups.adopt(leases.iter(), boot_ms(), &mut switch.hops, &switch.ports);
     switch.forget_asking();
     switch.adopt_tuples();
-    attach_ports(switch, links)?;
+    if switch.ports.run_on_old_tables() {
+        fill(switch, events).await;
+    }
+    switch.ports.name_devices();
+    attach_ports(switch, list_links().await?)?;
     switch.ports.forget_others();
     for (_, port) in switch.ports.iter().filter(|(_, port)| port.link.is_none()) {
         tracing::warn!(port = port.config.interface, "there is no such interface; the port waits for it");
@@ -258,6 +302,29 @@ async fn take_over(switch: &mut Switch) -> Result<(), StartError> {
     let Config { name, block, .. } = switch.config.as_ref();
     tracing::info!(name, %block, kept, installed, removed, groups_kept, groups_installed, "switch ready");
     Ok(())
+}
+
+/// Finds out where flows go before anything forwards by new tables: what a predecessor left forwards by its own meanwhile.
+async fn fill(switch: &mut Switch, events: &mut Events) {
+    // No frame has asked for a flow by these tables.
+    switch.flows.release_held();
+    let start = Instant::now();
+    while !switch.hops.are_known() && start.elapsed() < FILL {
+        let look = tokio::time::sleep(LOOK);
+        tokio::pin!(look);
+        loop {
+            tokio::select! {
+                Some(event) = events.recv() => match event {
+                    // Attached below, as all others.
+                    Event::Link(link) => switch.ports.note(&link),
+                    event => switch.event(event),
+                },
+                () = &mut look => break,
+            }
+        }
+    }
+    let took = start.elapsed().as_millis();
+    tracing::info!(milliseconds = took, "tables of another layout are replaced by new ones");
 }
 
 /// Lets the frames of all ports be handled. A port that can not be attached has a problem, and the others go on; only

@@ -14,7 +14,7 @@ use crate::{
     },
     config::FlagRole,
 };
-use flowlane_allot::{Field, Lease, ReceiversError, Refusal};
+use flowlane_allot::{Field, Lease, LeaseState, ReceiversError, Refusal};
 use flowlane_program::Tables;
 use flowlane_tables::{End, GroupIndex, NEVER, Resolution};
 use flowlane_wire::{FlowAddress, Mac, PortId, SlotIndex};
@@ -28,6 +28,7 @@ pub fn lease(lease: &Lease, tables: &Tables, ports: &Ports, now: u64) -> LeaseVi
         iaid: lease.key.iaid,
         remaining: remaining(lease, now),
         lifetime: lease.lifetime,
+        closed_for: closed_for(lease, now),
     }
 }
 
@@ -61,6 +62,7 @@ pub fn flow(
         next: hop.map(|hop| hop.mac.to_string()),
         egress: hop.map(|hop| ports.interface(hop.port)),
         routed: hop.is_some_and(|hop| hop.routed),
+        path: lease.spec.path,
         via: hop.and(hops.via(Target::Flow(index))).map(|gateway| gateway.mac.to_string()),
         rate: lease.spec.rate,
         packets: slot.packets().load(),
@@ -136,6 +138,7 @@ pub fn port(number: PortId, port: &Port, tables: &Tables, flagged: &Flagged) -> 
         counts: counted.map(|(end, count)| (end.name().to_owned(), count)).collect(),
         flagged: flagged_of(number, port, tables, flagged),
         dhcp6_ignored: port.ignored(),
+        restored: port.restored,
         problem: port.problem.clone(),
     }
 }
@@ -173,6 +176,8 @@ pub fn failure(failure: &Failure) -> Problem {
         Failure::Refused(Refusal::Receivers(error)) => of_receivers(error),
         Failure::Refused(Refusal::PortQuota { .. } | Refusal::ClientQuota { .. }) => "quota",
         Failure::Refused(Refusal::NoBinding) => "no-such-flow",
+        Failure::Refused(Refusal::Closed) => "closed",
+        Failure::Refused(Refusal::NoWay(_)) => "no-way",
         Failure::Refused(Refusal::OtherPort(_)) => "other-port",
         Failure::Refused(Refusal::Invalid(_)) => "invalid",
     };
@@ -229,6 +234,14 @@ pub fn state(resolution: Resolution) -> &'static str {
 pub fn address_of(mac: Mac, tables: &Tables) -> Option<(FlowAddress, SlotIndex)> {
     let address = tables.block().flow_address(mac)?;
     Some((address, tables.block().slot(address)))
+}
+
+/// The seconds until the client of a closed lease may ask for it again.
+fn closed_for(lease: &Lease, now: u64) -> Option<u64> {
+    match lease.state {
+        LeaseState::Closed { until } => Some(until.saturating_sub(now).div_ceil(1000)),
+        LeaseState::Active | LeaseState::Quarantined { .. } => None,
+    }
 }
 
 /// The seconds that a lease has to go; nothing for one that does not end.

@@ -1,6 +1,6 @@
 //! Groups at the local interface.
 
-use super::{Address, Answer, Body, Caller, Failure, Switch};
+use super::{Address, Answer, Body, Failure, Switch, access::Caller};
 use crate::{
     api::{
         Problem,
@@ -9,8 +9,8 @@ use crate::{
     switch::{command::Command, groups::GroupCommand},
 };
 use axum::{
-    Json,
-    extract::{ConnectInfo, Path, State},
+    Extension, Json,
+    extract::{Path, State},
     http::StatusCode,
 };
 use flowlane_wire::Mac;
@@ -19,7 +19,8 @@ use flowlane_wire::Mac;
 #[utoipa::path(
     get,
     path = "/v1/groups",
-    responses((status = 200, body = Vec<GroupView>), (status = "default", body = Problem))
+    responses((status = 200, body = Vec<GroupView>), (status = "default", body = Problem)),
+    security(("role" = ["observe"]))
 )]
 pub(super) async fn groups(State(switch): State<Switch>) -> Answer<Vec<GroupView>> {
     switch.ask(|reply| Command::Group(GroupCommand::All(reply))).await
@@ -30,14 +31,15 @@ pub(super) async fn groups(State(switch): State<Switch>) -> Answer<Vec<GroupView
     post,
     path = "/v1/groups",
     request_body = OpenGroup,
-    responses((status = 201, body = GroupView), (status = "default", body = Problem))
+    responses((status = 201, body = GroupView), (status = "default", body = Problem)),
+    security(("role" = ["operate"]))
 )]
 pub(super) async fn open_group(
     State(switch): State<Switch>,
-    ConnectInfo(caller): ConnectInfo<Caller>,
+    Extension(caller): Extension<Caller>,
     Body(mut request): Body<OpenGroup>,
 ) -> Result<(StatusCode, Json<GroupView>), Failure> {
-    request.client.get_or_insert(caller.0);
+    request.client.get_or_insert(caller.client);
     let group = switch.ask(|reply| Command::Group(GroupCommand::Open(request, reply))).await?;
     Ok((StatusCode::CREATED, group))
 }
@@ -47,7 +49,8 @@ pub(super) async fn open_group(
     get,
     path = "/v1/groups/{address}",
     params(("address" = String, Path, description = "The flow address of the group")),
-    responses((status = 200, body = GroupView), (status = "default", body = Problem))
+    responses((status = 200, body = GroupView), (status = "default", body = Problem)),
+    security(("role" = ["observe"]))
 )]
 pub(super) async fn group(State(switch): State<Switch>, address: Address) -> Answer<GroupView> {
     switch.ask(|reply| Command::Group(GroupCommand::One(address.0, reply))).await
@@ -58,7 +61,8 @@ pub(super) async fn group(State(switch): State<Switch>, address: Address) -> Ans
     delete,
     path = "/v1/groups/{address}",
     params(("address" = String, Path, description = "The flow address of the group")),
-    responses((status = 200, body = GroupView), (status = "default", body = Problem))
+    responses((status = 200, body = GroupView), (status = "default", body = Problem)),
+    security(("role" = ["operate"]))
 )]
 pub(super) async fn close_group(State(switch): State<Switch>, address: Address) -> Answer<GroupView> {
     switch.ask(|reply| Command::Group(GroupCommand::Close(address.0, reply))).await
@@ -70,7 +74,8 @@ pub(super) async fn close_group(State(switch): State<Switch>, address: Address) 
     path = "/v1/groups/{address}/receivers",
     params(("address" = String, Path, description = "The flow address of the group")),
     request_body = AddReceivers,
-    responses((status = 200, body = GroupView), (status = "default", body = Problem))
+    responses((status = 200, body = GroupView), (status = "default", body = Problem)),
+    security(("role" = ["operate"]))
 )]
 pub(super) async fn add_receivers(
     State(switch): State<Switch>,
@@ -88,7 +93,8 @@ pub(super) async fn add_receivers(
         ("address" = String, Path, description = "The flow address of the group"),
         ("receiver" = String, Path, description = "The receiver, as it was named")
     ),
-    responses((status = 200, body = GroupView), (status = "default", body = Problem))
+    responses((status = 200, body = GroupView), (status = "default", body = Problem)),
+    security(("role" = ["operate"]))
 )]
 pub(super) async fn remove_receiver(
     State(switch): State<Switch>,

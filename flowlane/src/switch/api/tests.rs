@@ -1,14 +1,19 @@
 //! The routes, with a task in the place of the switch that answers each command with what it understood.
 
-use super::*;
+use super::{
+    access::{operations, role_of},
+    local::process_name,
+    *,
+};
 use crate::api::{
-    client::{Client, ClientError},
+    client::{Address as At, Client, ClientError},
     groups::{GroupView, OpenGroup},
 };
 use crate::switch::groups::GroupCommand;
-use std::time::Duration;
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{UnixListener, UnixStream},
     task::JoinHandle,
     time::timeout,
 };
@@ -24,11 +29,15 @@ struct Interface {
 
 impl Interface {
     async fn start() -> Self {
+        Self::for_users(AccessConfig::default()).await
+    }
+
+    async fn for_users(access: AccessConfig) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let (commands, mut received) = mpsc::channel(8);
         let socket = directory.path().join("run/switch.sock");
-        let path = socket.clone();
-        let served = tokio::spawn(async move { serve(&path, commands).await.expect("served") });
+        let doors = Doors { socket: socket.clone(), access, remote: None };
+        let served = tokio::spawn(async move { serve(doors, commands).await.expect("served") });
         let answering = tokio::spawn(async move {
             while let Some(command) = received.recv().await {
                 answer(command);
@@ -45,7 +54,7 @@ impl Interface {
     }
 
     async fn client(&self) -> Client {
-        Client::connect(&self.socket()).await.expect("connected")
+        Client::connect(&At::Socket(self.socket())).await.expect("connected")
     }
 
     /// The status and body of the answer to a request as it stands on the wire.
@@ -77,6 +86,7 @@ fn answer(command: Command) {
         iaid: 1,
         remaining: Some(1),
         lifetime,
+        closed_for: None,
     };
     let done = match command {
         Command::Open(request, reply) => {
@@ -239,24 +249,41 @@ async fn whatever_is_wrong_with_a_request_the_answer_is_a_problem() {
 }
 
 #[tokio::test]
-async fn the_socket_is_for_its_owner_and_group() {
-    let interface = Interface::start().await;
+async fn the_socket_is_root_s_alone_until_others_have_a_role() {
     let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
-    assert_eq!(mode(&interface.socket()), 0o660);
+    let interface = Interface::start().await;
+    assert_eq!(mode(&interface.socket()), 0o600);
     assert_eq!(mode(interface.socket().parent().expect("a directory")) & 0o022, 0);
+    let users = [(7, Role::Observe)].into();
+    let shared = Interface::for_users(AccessConfig { users, ..AccessConfig::default() }).await;
+    assert_eq!(mode(&shared.socket()), 0o666);
+}
+
+#[test]
+fn every_operation_says_which_role_it_takes() {
+    let description = serde_json::to_value(routes_and_description().1).expect("JSON");
+    let all: Vec<_> = operations(&description).collect();
+    assert!(all.len() >= 14, "{} operations", all.len());
+    for (path, method, operation) in all {
+        let role = role_of(operation).unwrap_or_else(|| panic!("{method} {path} needs: security((\"role\" = [..]))"));
+        // Who only observes changes nothing: what is not a question takes more.
+        let asks = method == "get" || ["/v1/table/verify", "/v1/trace"].contains(&path);
+        assert_eq!(role == Role::Observe, asks, "{method} {path} takes {role:?}");
+    }
 }
 
 #[tokio::test]
 async fn a_socket_is_taken_over_from_a_dead_switch_but_not_from_a_live_one() {
     let interface = Interface::start().await;
-    let second = serve(&interface.socket(), mpsc::channel(1).0).await;
+    let doors = |socket| Doors { socket, access: AccessConfig::default(), remote: None };
+    let second = serve(doors(interface.socket()), mpsc::channel(1).0).await;
     assert!(matches!(second, Err(ServeError::Running { .. })), "{second:?}");
 
     let stale = interface.directory.path().join("stale.sock");
     drop(UnixListener::bind(&stale).expect("a socket"));
     let (commands, received) = mpsc::channel(1);
-    let path = stale.clone();
-    let served = tokio::spawn(async move { serve(&path, commands).await });
+    let at_stale = doors(stale.clone());
+    let served = tokio::spawn(async move { serve(at_stale, commands).await });
     timeout(Duration::from_secs(5), async {
         while UnixStream::connect(&stale).await.is_err() {
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -54,7 +54,7 @@ impl Switch {
             GroupCommand::Close(mac, reply) => match self.one_group(mac) {
                 Ok(view) => {
                     let slot = SlotIndex(view.slot);
-                    self.submit_group(Task::Close(slot), move |_, _, _| Ok(view), reply);
+                    self.submit_group(Task::End(slot), move |_, _, _| Ok(view), reply);
                 }
                 Err(problem) => drop(reply.send(Err(problem))),
             },

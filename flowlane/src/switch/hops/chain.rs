@@ -231,6 +231,7 @@ impl Chains {
         let anew = match finding {
             Finding::Switch => true,
             Finding::Same => false,
+            Finding::Closed(target, text) => return self.closed(*target, gateway, text),
             Finding::Changed(target, held) => self
                 .links
                 .get(target)
@@ -240,6 +241,14 @@ impl Chains {
         let targets: Vec<Target> = targets.into_iter().flatten().collect();
         targets.iter().for_each(|target| self.ask(*target, now));
         targets
+    }
+
+    /// An operator has closed a target's flow at its gateway.
+    fn closed(&mut self, target: Target, gateway: Gateway, text: &str) -> Vec<Target> {
+        let Some(link) = self.links.get_mut(&target).filter(|link| link.gateway == gateway) else { return Vec::new() };
+        link.closed(text.to_owned());
+        self.schedule(target);
+        vec![target]
     }
 
     /// A switch has fallen silent: frames go to its own address until it is heard of again.

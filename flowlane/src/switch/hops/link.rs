@@ -42,7 +42,7 @@ pub struct Before {
 pub struct Refusal {
     /// Its words.
     pub text: String,
-    /// Whether the flow can not go by it at all.
+    /// Whether the flow can not go by it at all: it has crossed it already, or an operator has closed it there.
     pub no_way: bool,
 }
 
@@ -108,10 +108,18 @@ impl Link {
                 }
                 Event::Refused(status) => self.refused(status.text, false),
                 Event::NoWay(status) => self.refused(status.text, true),
+                Event::Closed(status) => self.closed(status.text),
                 Event::Lost => self.address = None,
                 Event::Released => {}
             }
         }
+    }
+
+    /// An operator has closed the flow at the next switch: it is cut off here, too, and does not go round the refusal by
+    /// the gateway's own address. The switch is asked again now and then, for this ends with the quarantine there.
+    pub fn closed(&mut self, text: String) {
+        (self.address, self.confirmed) = (None, false);
+        self.refused(text, true);
     }
 
     fn refused(&mut self, text: String, no_way: bool) {
@@ -147,12 +155,13 @@ pub fn client_for(duid: Duid, target: Target, spec: FlowSpec, now: u64) -> Clien
 
 /// What the next switch is asked for.
 pub fn spec(wish: &Wish, own: SwitchId) -> FlowSpec {
-    let crossed = wish.path.crossed.iter().copied().chain([own]).collect();
+    let crossed = wish.so_far.crossed.iter().copied().chain([own]).collect();
     FlowSpec {
         destination: Some(wish.destination),
         rate: wish.rate,
         restore: wish.restore,
-        path: PathSoFar { hop_limit: wish.path.hop_limit.saturating_sub(1), crossed },
+        path: wish.path,
+        so_far: PathSoFar { hop_limit: wish.so_far.hop_limit.saturating_sub(1), crossed },
         ..FlowSpec::default()
     }
 }

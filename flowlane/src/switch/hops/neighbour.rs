@@ -2,7 +2,7 @@
 
 use super::Target;
 use flowlane_allot::FlowSpec;
-use flowlane_dhcp6::{DhcpOption, Duid, FlowOption, IaLl, LlAddr, Message, MessageType, TransactionId};
+use flowlane_dhcp6::{DhcpOption, Duid, FlowOption, IaLl, LlAddr, Message, MessageType, StatusCode, TransactionId};
 use flowlane_wire::Mac;
 use std::{collections::BTreeSet, ops::Bound};
 
@@ -52,6 +52,8 @@ pub enum Finding {
     Switch,
     /// It is as it was.
     Same,
+    /// An operator has closed a target's flow there, in these words.
+    Closed(Target, String),
     /// It does not know any more what it has granted: it offers something else for a target that had this address.
     Changed(Target, Mac),
 }
@@ -158,6 +160,9 @@ impl Neighbour {
             return Some(Finding::Switch);
         }
         match expected {
+            Some(_) if let Some(status) = ia.status().filter(|status| status.code == StatusCode::NotAllowed) => {
+                Some(Finding::Closed(about, status.text.clone()))
+            }
             Some(held) if offered != Some(held) => Some(Finding::Changed(about, held)),
             _ => Some(Finding::Same),
         }
