@@ -1,14 +1,23 @@
 //! The built binary, as a shell meets it.
 #![allow(missing_docs)]
 
+#[path = "cli/bench.rs"]
+mod bench;
 #[path = "cli/host.rs"]
 mod host;
+#[path = "cli/run.rs"]
+mod run_command;
 
+use flowlane_client::protocol;
 use flowlane_lab::{Netns, bridge};
 use serde_json::Value;
 use std::{
     fs::Permissions,
-    os::unix::{fs::PermissionsExt as _, net::UnixListener, process::ExitStatusExt as _},
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _},
+        net::UnixListener,
+        process::ExitStatusExt as _,
+    },
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -19,7 +28,7 @@ fn flowlane() -> Command {
 }
 
 fn cleared(mut command: Command) -> Command {
-    for name in ["FLOWLANE_SOCKET", "FLOWLANE_RUNTIME_DIRECTORY", "RUST_LOG", "NO_COLOR"] {
+    for name in ["FLOWLANE_SOCKET", "FLOWLANE_REMOTE", "FLOWLANE_RUNTIME_DIRECTORY", "RUST_LOG", "NO_COLOR"] {
         command.env_remove(name);
     }
     command.stdin(Stdio::null());
@@ -70,7 +79,9 @@ fn file(directory: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
 /// A copy of the binary, run without any capability, user or group that could help.
 fn as_nobody(directory: &tempfile::TempDir) -> Command {
     let binary = directory.path().join("flowlane");
-    std::fs::copy(BINARY, &binary).expect("copied");
+    // By a process of its own: one that another test starts meanwhile would inherit the open file, and what is open for
+    // writing can not be executed.
+    assert!(Command::new("cp").arg(BINARY).arg(&binary).status().expect("cp is installed").success());
     for path in [directory.path(), &binary] {
         std::fs::set_permissions(path, Permissions::from_mode(0o755)).expect("set");
     }
@@ -238,9 +249,9 @@ fn what_was_read_of_a_damaged_capture_is_reported_before_the_error() {
 fn a_reader_that_has_gone_ends_the_command_in_silence() {
     let mut command = flowlane();
     command.args(["replay", "--config", &example("replay.toml"), &example("replay.pcapng")]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
-    drop(child.stdout.take());
-    let output = child.wait_with_output().expect("ends");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = command.stdout(writer).output().expect("ends");
     assert_eq!(output.status.signal(), Some(libc::SIGPIPE));
     assert!(output.stderr.is_empty(), "{:?}", String::from_utf8_lossy(&output.stderr));
 }
@@ -259,7 +270,9 @@ fn the_doctor_finds_the_kernel_fit_and_an_address_of_the_block_in_use() {
         let found = findings.as_array().expect("findings").iter().find(|finding| finding["check"] == check);
         found.unwrap_or_else(|| panic!("{check} is missing in {findings}"))["level"].clone()
     };
-    for check in ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF", "tc programs", "XDP programs", "block"] {
+    let fit =
+        ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF", "tc programs", "XDP programs", "block", "cgroup v2", "nftables"];
+    for check in fit {
         assert_eq!(level_of(check), "ok", "{check}");
     }
     assert_eq!(level_of("forwarding ipv4"), "warn", "a new namespace does not forward");
@@ -270,6 +283,24 @@ fn the_doctor_finds_the_kernel_fit_and_an_address_of_the_block_in_use() {
     assert_eq!(ill.code, Some(1), "{}", ill.out);
     assert!(ill.out.contains("FAIL  block: interface d1 has the address a2:f1:00:00:00:01"), "{}", ill.out);
     assert!(!ill.out.contains('\x1b'), "no colours where there is no terminal");
+}
+
+#[test]
+fn the_doctor_says_whether_the_daemon_of_its_network_namespace_answers() {
+    let (netns, directory) = (Netns::new("doctor").expect("root"), tempfile::tempdir().expect("a directory"));
+    let doctor = || {
+        let mut command = cleared(netns.command(BINARY));
+        finish(command.arg("--runtime-directory").arg(directory.path()).arg("doctor").output().expect("starts"))
+    };
+    let without = doctor().out;
+    assert!(without.contains("host daemon: none in this network namespace"), "{without}");
+    assert!(without.contains("-> start it, for users who may: flowlane host"), "{without}");
+    let namespace = netns.run(|| std::fs::metadata("/proc/thread-self/ns/net")).expect("runs").expect("a namespace");
+    let socket = protocol::socket(directory.path(), namespace.ino());
+    std::fs::create_dir_all(socket.parent().expect("a directory")).expect("made");
+    let _listener = UnixListener::bind(&socket).expect("listens");
+    let with = doctor().out;
+    assert!(with.contains(&format!("ok    host daemon: listens on {}", socket.display())), "{with}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use flowlane_lab::Injector;
 use std::process::Command;
 
 on! {
-    each_frame_is_recorded_with_its_end on tc, af_packet, xdp;
+    each_frame_is_recorded_with_its_end on tc, af_packet, af_xdp, xdp;
 }
 
 fn each_frame_is_recorded_with_its_end(executor: &str) {

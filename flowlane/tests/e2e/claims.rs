@@ -10,12 +10,12 @@ use serde_json::json;
 use std::{thread, time::Duration};
 
 on! {
-    the_flow_address_may_be_destination_or_source on tc, af_packet, xdp;
-    frames_of_another_port_or_of_a_released_flow_are_rejected on tc, af_packet, xdp;
-    routed_hops_count_and_linux_answers_where_the_count_ends on tc, af_packet, xdp;
-    on_a_bridge_nothing_but_the_addresses_changes on tc, af_packet;
-    tags_stay_as_they_are on tc, af_packet, xdp;
-    the_port_may_lend_its_own_address on tc, af_packet, xdp;
+    the_flow_address_may_be_destination_or_source on tc, af_packet, af_xdp, xdp;
+    frames_of_another_port_or_of_a_released_flow_are_rejected on tc, af_packet, af_xdp, xdp;
+    routed_hops_count_and_linux_answers_where_the_count_ends on tc, af_packet, af_xdp, xdp;
+    on_a_bridge_nothing_but_the_addresses_changes on tc, af_packet, af_xdp;
+    tags_stay_as_they_are on tc, af_packet, af_xdp, xdp;
+    the_port_may_lend_its_own_address on tc, af_packet, af_xdp, xdp;
 }
 
 /// Claims 2, 3, 7 to 11 and 17.

@@ -84,9 +84,14 @@ impl Daemon {
 
     /// Starts the switch.
     pub fn spawn(&mut self) {
+        self.spawn_by(self.command());
+    }
+
+    /// Starts the switch by a command that does more than [`Daemon::command`].
+    pub fn spawn_by(&mut self, mut command: Command) {
         assert!(self.process.is_none(), "it runs already");
         let log = File::options().create(true).append(true).open(self.path("log")).expect("a log");
-        let process = self.command().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         self.process = Some(process.expect("the program runs"));
     }
 
@@ -134,11 +139,15 @@ impl Daemon {
         self.command().arg("--remove").output().expect("the program runs")
     }
 
+    /// Sends the switch a signal that does not end it, such as SIGSTOP.
+    pub fn signal(&self, signal: Signal) {
+        let process = self.process.as_ref().expect("it runs");
+        kill(Pid::from_raw(process.id().cast_signed()), signal).expect("the process is there");
+    }
+
     fn end(&mut self, signal: Signal) -> ExitStatus {
-        let mut process = self.process.take().expect("it runs");
-        let pid = Pid::from_raw(process.id().cast_signed());
-        kill(pid, signal).expect("the process is there");
-        process.wait().expect("a child")
+        self.signal(signal);
+        self.process.take().expect("it runs").wait().expect("a child")
     }
 }
 

@@ -11,11 +11,11 @@ use serde_json::json;
 use std::time::Duration;
 
 on! {
-    a_burst_that_waits_for_arp_arrives_whole_and_in_order on tc, af_packet, xdp;
-    a_burst_that_waits_for_neighbour_discovery_arrives_whole_and_in_order on tc, af_packet, xdp;
-    a_new_route_and_a_new_neighbour_are_followed_under_traffic on tc, af_packet;
-    a_host_that_is_away_is_counted_and_found_when_it_is_back on tc, af_packet;
-    frames_that_say_no_destination_do_not_decide_it on tc, af_packet;
+    a_burst_that_waits_for_arp_arrives_whole_and_in_order on tc, af_packet, af_xdp, xdp;
+    a_burst_that_waits_for_neighbour_discovery_arrives_whole_and_in_order on tc, af_packet, af_xdp, xdp;
+    a_new_route_and_a_new_neighbour_are_followed_under_traffic on tc, af_packet, af_xdp;
+    a_host_that_is_away_is_counted_and_found_when_it_is_back on tc, af_packet, af_xdp;
+    frames_that_say_no_destination_do_not_decide_it on tc, af_packet, af_xdp;
 }
 
 fn a_burst_that_waits_for_arp_arrives_whole_and_in_order(executor: &str) {

@@ -23,18 +23,18 @@ use std::{
 };
 
 on! {
-    a_flagged_packet_is_sent_by_a_flow_of_its_own on tc, af_packet, xdp;
-    the_first_burst_arrives_whole_and_in_order on tc, af_packet, xdp;
-    hosts_that_set_the_flag_talk_by_udp_tcp_and_icmp on tc, af_packet, xdp;
+    a_flagged_packet_is_sent_by_a_flow_of_its_own on tc, af_packet, af_xdp, xdp;
+    the_first_burst_arrives_whole_and_in_order on tc, af_packet, af_xdp, xdp;
+    hosts_that_set_the_flag_talk_by_udp_tcp_and_icmp on tc, af_packet, af_xdp, xdp;
     hosts_with_offloads_get_flows_too on tc, af_packet;
-    fragments_of_a_datagram_go_the_same_way on tc, af_packet, xdp;
-    what_the_switch_is_asked_itself_is_left_to_linux on tc, af_packet, xdp;
-    what_makes_no_sense_is_counted on tc, af_packet, xdp;
-    a_flood_of_new_tuples_is_bounded_and_disturbs_nobody on tc, af_packet, xdp;
-    an_idle_flow_is_released_and_an_active_one_stays on tc, af_packet;
+    fragments_of_a_datagram_go_the_same_way on tc, af_packet, af_xdp, xdp;
+    what_the_switch_is_asked_itself_is_left_to_linux on tc, af_packet, af_xdp, xdp;
+    what_makes_no_sense_is_counted on tc, af_packet, af_xdp, xdp;
+    a_flood_of_new_tuples_is_bounded_and_disturbs_nobody on tc, af_packet, af_xdp, xdp;
+    an_idle_flow_is_released_and_an_active_one_stays on tc, af_packet, af_xdp;
     killed_under_traffic_flagged_flows_lose_nothing on tc, xdp;
-    killed_it_resumes_flagged_flows on af_packet;
-    a_port_adds_the_flag_for_the_next_switch on tc, xdp;
+    killed_it_resumes_flagged_flows on af_packet, af_xdp;
+    a_port_adds_the_flag_for_the_next_switch on tc, xdp, af_xdp;
 }
 
 /// The type of service or traffic class of a flagged packet of best effort: DSCP 000011.

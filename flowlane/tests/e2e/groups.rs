@@ -26,16 +26,16 @@ use std::{
 };
 
 on! {
-    each_receiver_gets_a_copy_of_its_own on tc, xdp, af_packet;
-    receivers_come_and_go_without_disturbing_the_others on tc, xdp, af_packet;
-    a_group_has_64_receivers_and_no_more on tc, xdp, af_packet;
-    a_receiver_behind_a_router_gets_copies_with_one_less_to_live on tc, xdp, af_packet;
-    a_receiver_whose_port_is_down_misses_copies_and_the_others_do_not on tc, xdp, af_packet;
-    a_receiver_that_is_found_later_gets_copies_from_then_on on tc, af_packet;
+    each_receiver_gets_a_copy_of_its_own on tc, xdp, af_packet, af_xdp;
+    receivers_come_and_go_without_disturbing_the_others on tc, xdp, af_packet, af_xdp;
+    a_group_has_64_receivers_and_no_more on tc, xdp, af_packet, af_xdp;
+    a_receiver_behind_a_router_gets_copies_with_one_less_to_live on tc, xdp, af_packet, af_xdp;
+    a_receiver_whose_port_is_down_misses_copies_and_the_others_do_not on tc, xdp, af_packet, af_xdp;
+    a_receiver_that_is_found_later_gets_copies_from_then_on on tc, af_packet, af_xdp;
     super_packets_to_a_group_arrive_whole on tc, af_packet;
     killed_under_traffic_it_loses_no_copies on tc, xdp;
-    killed_it_resumes_its_groups on af_packet;
-    a_group_ends_with_its_lease on tc, xdp, af_packet;
+    killed_it_resumes_its_groups on af_packet, af_xdp;
+    a_group_ends_with_its_lease on tc, xdp, af_packet, af_xdp;
 }
 
 /// The payload of a numbered frame is this and the number, in 8 octets.

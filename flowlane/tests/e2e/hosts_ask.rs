@@ -8,7 +8,7 @@ use crate::{
 };
 use flowlane_allot::FlowSpec;
 use flowlane_dhcp6::{ALL_SERVERS, CLIENT_PORT, Client, Config, Duid, Event, Grant, SERVER_PORT, StatusCode};
-use flowlane_lab::{Direction, Host, Mac, Tap};
+use flowlane_lab::{Direction, Host, Mac, Tap, traffic};
 use serde_json::{Value, json};
 use std::{
     net::{SocketAddr, SocketAddrV6, UdpSocket},
@@ -18,8 +18,9 @@ use std::{
 };
 
 on! {
-    a_host_asks_and_sends_by_its_flow on tc, af_packet, xdp;
-    blocks_renewal_and_release on tc, af_packet;
+    a_host_asks_and_sends_by_its_flow on tc, af_packet, af_xdp, xdp;
+    blocks_renewal_and_release on tc, af_packet, af_xdp;
+    what_an_operator_has_closed_stays_closed on tc, af_packet;
 }
 
 /// Runs `flowlane flow` on a host.
@@ -87,7 +88,7 @@ fn an_answer_is_a_datagram_of_the_port_to_the_client_that_does_not_leave_the_lin
 }
 
 /// The state machine of a client, over a socket in the host's namespace, with a clock that can be put forward.
-struct Asking {
+pub struct Asking {
     client: Client,
     socket: UdpSocket,
     to: SocketAddr,
@@ -97,8 +98,17 @@ struct Asking {
 
 impl Asking {
     fn new(host: &Host, name: &[u8], iaid: u32, count: u32, rapid_commit: bool) -> Self {
-        let duid = Duid::new([&[0, 3, 0, 1], name].concat()).expect("a DUID");
         let spec = FlowSpec { destination: Some(ip("10.2.0.2")), ..FlowSpec::default() };
+        Self::with(host, name, iaid, count, rapid_commit, spec)
+    }
+
+    /// Asks for a flow with one address.
+    pub fn for_flow(host: &Host, iaid: u32, rapid_commit: bool, spec: FlowSpec) -> Self {
+        Self::with(host, b"host", iaid, 1, rapid_commit, spec)
+    }
+
+    fn with(host: &Host, name: &[u8], iaid: u32, count: u32, rapid_commit: bool, spec: FlowSpec) -> Self {
+        let duid = Duid::new([&[0, 3, 0, 1], name].concat()).expect("a DUID");
         let config = Config { duid, iaid, count, spec, rapid_commit, seed: u64::from(iaid) + 1 };
         let interface = host.link().index().expect("an interface");
         let from = SocketAddrV6::new(std::net::Ipv6Addr::UNSPECIFIED, CLIENT_PORT, 0, interface);
@@ -118,7 +128,7 @@ impl Asking {
     }
 
     /// Asks until something has happened.
-    fn event(&mut self) -> Event {
+    pub fn event(&mut self) -> Event {
         let start = Instant::now();
         let mut buffer = [0; 2048];
         loop {
@@ -137,16 +147,16 @@ impl Asking {
         }
     }
 
-    fn leased(&mut self) -> Grant {
+    pub fn leased(&mut self) -> Grant {
         match self.event() {
             Event::Leased(grant) => grant,
             other => panic!("{other:?}"),
         }
     }
 
-    fn refused(&mut self) -> (StatusCode, String) {
+    pub fn refused(&mut self) -> (StatusCode, String) {
         match self.event() {
-            Event::Refused(status) | Event::NoWay(status) => (status.code, status.text),
+            Event::Refused(status) | Event::NoWay(status) | Event::Closed(status) => (status.code, status.text),
             other => panic!("{other:?}"),
         }
     }
@@ -195,6 +205,48 @@ fn blocks_renewal_and_release(executor: &str) {
     let third = again.leased();
     assert!(third.addresses.iter().all(|address| !other.addresses.contains(address)), "declined addresses rest");
     switch.api.verify();
+}
+
+fn what_an_operator_has_closed_stays_closed(executor: &str) {
+    let (lab, mut switch) = Lab::with_switch(executor);
+    let closed = || (StatusCode::NotAllowed, "an operator has closed this flow".to_owned());
+    let mut asking = Asking::new(&lab.a, b"cut", 1, 1, true);
+    let granted = asking.leased();
+    let flow = granted.addresses[0].to_string();
+    use_flow(&lab.a, "10.1.0.1", &flow);
+    ping(&lab.a, "10.2.0.2", 1);
+    assert_eq!(switch.api.close(&flow)["closed_for"], 24 * 3600);
+    let report = traffic::ping(lab.a.netns(), ip("10.2.0.2"), 1, None, Duration::from_millis(200)).expect("sent");
+    assert_eq!(report.received, 0, "the host is cut off");
+
+    asking.skip(granted.t1);
+    assert_eq!(asking.refused(), closed(), "a Renew");
+    assert!(asking.client.is_closed());
+    drop(asking);
+    for rapid_commit in [true, false] {
+        assert_eq!(Asking::new(&lab.a, b"cut", 1, 1, rapid_commit).refused(), closed(), "a Solicit");
+    }
+    switch.kill();
+    switch.start_again();
+    assert_eq!(Asking::new(&lab.a, b"cut", 1, 1, true).refused(), closed(), "it is stored");
+    assert_eq!(switch.api.get("/v1/flows"), json!([]));
+    Asking::new(&lab.a, b"cut", 2, 1, true).leased();
+    switch.api.verify();
+}
+
+#[test]
+fn a_closed_flow_may_be_had_again_after_its_quarantine_and_the_operator_is_told_when() {
+    let lab = Lab::new();
+    let switch = lab.switch_with(&format!("{}\n[lease]\nquarantine = \"2s\"\n", settings("tc")));
+    let flow = Asking::new(&lab.a, b"cut", 1, 1, true).leased().addresses[0].to_string();
+    let mut close = lab.netns.command(PROGRAM);
+    close.arg("--socket").arg(switch.path("run/switch.sock")).args(["flow", "close", &flow]);
+    let said = close.output().expect("the program runs");
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("the host may not have it again for 2"), "{said}");
+    assert_eq!(Asking::new(&lab.a, b"cut", 1, 1, true).refused().0, StatusCode::NotAllowed);
+    thread::sleep(Duration::from_millis(2_100));
+    assert_ne!(Asking::new(&lab.a, b"cut", 1, 1, true).leased().addresses[0].to_string(), flow);
 }
 
 #[test]

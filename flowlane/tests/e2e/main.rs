@@ -4,13 +4,16 @@
 //! has left in the kernel. They need root. They run one at a time, because most of them count lost frames.
 #![allow(clippy::unwrap_used, reason = "a test ends where something does not work")]
 
+mod access;
 mod announcements;
 mod api;
+mod batches;
 mod bulk;
 mod capture;
 mod chains;
 mod claims;
 mod daemon;
+mod durable;
 mod faults;
 mod first_packets;
 mod flags;
@@ -19,8 +22,10 @@ mod hosts_ask;
 mod lab;
 mod many;
 mod packet;
+mod run;
 mod stream;
 mod together;
+mod ways;
 
 /// Makes a test of a function of an executor, for each of the executors named.
 macro_rules! on {

@@ -1,7 +1,11 @@
 //! A stream of numbered UDP packets from host to host, to find out which are lost, doubled or out of order.
 
 use flowlane_lab::Netns;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::{
+    sched::{CpuSet, sched_getcpu, sched_setaffinity},
+    sys::socket::{setsockopt, sockopt},
+    unistd::Pid,
+};
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::AsFd,
@@ -59,6 +63,7 @@ impl Stream {
         let sender = thread::spawn({
             let stop = Arc::clone(&stop);
             move || {
+                stay_here();
                 let (start, mut sent) = (Instant::now(), 0u64);
                 while !stop.load(Ordering::Relaxed) {
                     let due = start.elapsed().as_micros() as u64 * rate / 1_000_000;
@@ -87,6 +92,7 @@ impl Stream {
         let receiver = receive(to, address, Arc::clone(&stop), Arc::clone(&arrived));
         let socket = sending_socket(from, address, class);
         let sender = thread::spawn(move || {
+            stay_here();
             for number in 0..count {
                 socket.send(&number.to_be_bytes()).expect("sent");
             }
@@ -132,6 +138,16 @@ pub fn outcome(sent: u64, numbers: &[u64]) -> Outcome {
     }
     let lost = seen.iter().filter(|seen| !**seen).count() as u64;
     Outcome { sent, lost, doubled, out_of_order }
+}
+
+/// Keeps the calling thread on its processor. The kernel has a queue of arriving packets for each: those that are sent after a
+/// move to another processor may overtake others before a switch has seen them.
+fn stay_here() {
+    let mut here = CpuSet::new();
+    let kept = sched_getcpu()
+        .and_then(|processor| here.set(processor))
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &here));
+    kept.expect("kept on a processor");
 }
 
 fn sending_socket(from: &Netns, address: IpAddr, class: u8) -> UdpSocket {

@@ -15,8 +15,8 @@ use serde_json::json;
 use std::net::UdpSocket;
 
 on! {
-    hosts_without_flowlane_talk_by_flows_across_two_switches on tc, xdp, af_packet;
-    five_receivers_behind_two_switches_get_a_copy_each on tc, xdp, af_packet;
+    hosts_without_flowlane_talk_by_flows_across_two_switches on tc, xdp, af_packet, af_xdp;
+    five_receivers_behind_two_switches_get_a_copy_each on tc, xdp, af_packet, af_xdp;
 }
 
 /// DSCP 000011: best effort, flagged.
