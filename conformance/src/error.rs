@@ -12,6 +12,9 @@ pub enum Error {
     /// Tables and programs.
     #[error(transparent)]
     Program(#[from] ProgramError),
+    /// Sockets and threads.
+    #[error(transparent)]
+    Port(#[from] flowlane_ports::PortError),
     /// The kernel does not take the program.
     #[error("the kernel does not take {program}: {source}")]
     Load {

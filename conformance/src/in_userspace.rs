@@ -1,10 +1,11 @@
 //! The pipeline in this process, and what an executor does around it.
 
 use crate::observe::{Action, Input, Observed, Record, Switch, growth, now, set_up, snap};
-use flowlane_pipeline::{Frame, Verdict, replicate, run, size};
+use flowlane_pipeline::{Frame, Verdict, replicate, run_batch, size};
 use flowlane_program::{ProgramError, Tables};
 use flowlane_vectors::{Buffer, Executor, Outcome, Setup, Vector, block};
 use flowlane_wire::PortId;
+use std::slice;
 
 /// The pipeline as a function, on tables in this process's memory.
 pub struct InUserspace {
@@ -23,7 +24,8 @@ impl InUserspace {
     fn observe(&self, mut frame: Buffer, ingress: PortId) -> Result<Observed, String> {
         let counts = || self.tables.counts(ingress).map_err(|error| error.to_string());
         let (original, before, mut copies) = (frame.clone(), counts()?, Vec::new());
-        let verdict = run(&mut frame, ingress, &self.tables, &mut ());
+        let mut verdict = Verdict::Pass;
+        run_batch(slice::from_mut(&mut frame), ingress, &self.tables, |_, decided| verdict = decided);
         let mut end = verdict.end();
         let (action, egress) = match verdict {
             Verdict::Pass | Verdict::Marked | Verdict::ToLinux(_) => (Action::Pass, None),

@@ -2,7 +2,8 @@
 //!
 //! - [`InKernel`]: the kernel's programs by `BPF_PROG_TEST_RUN`, as XDP or as tc;
 //! - [`InUserspace`]: the pipeline in this process;
-//! - [`Live`]: the kernel's programs on real interfaces, with a host at the other end of each;
+//! - [`Live`]: the kernel's programs, or this process by AF_XDP sockets, on real interfaces, with a host at the other end
+//!   of each;
 //! - [`Replay`]: the command `flowlane replay`.
 //!
 //! A [`Switch`] is offered single frames and says everything that can be seen of them; a
@@ -19,6 +20,7 @@ mod in_userspace;
 mod interfaces;
 mod live;
 mod observe;
+mod on_sockets;
 mod replay;
 pub mod report;
 mod stories;
@@ -31,7 +33,7 @@ pub use generate::{Change, Generator};
 pub use in_kernel::{InKernel, Program};
 pub use in_userspace::InUserspace;
 pub use interfaces::Interfaces;
-pub use live::Live;
+pub use live::{Live, Place};
 pub use observe::{Action, Input, Observed, Record, Switch, is_cut_ip, now, words};
 pub use replay::Replay;
 pub use stories::stories;

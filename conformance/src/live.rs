@@ -1,33 +1,58 @@
 //! A switch on real interfaces: frames are sent by the host at one end of a cable and seen by the host at another's.
 
 use crate::{
-    Error,
+    Action, Error, Input, Observed, Record, Switch,
     in_kernel::record,
     interfaces::quiet,
-    observe::{Record, asking, now, set_up},
+    observe::{asking, growth, now, set_up},
+    on_sockets::Records,
 };
 use flowlane_lab::{Direction, End as CableEnd, Injector, Link, Netns, Offload, Tap, veth};
-use flowlane_program::{Kernel, KernelOptions, Mode, ProgramError, Punts, Tables};
-use flowlane_tables::{SNAP, Slot};
-use flowlane_vectors::{Executor, Outcome, Vector, block, served};
+use flowlane_ports::af_xdp;
+use flowlane_program::{Kernel, KernelOptions, Mode, Punts, Tables};
+use flowlane_tables::{Kind, SNAP, Slot};
+use flowlane_userspace::{Transmitters, Work, Worker};
+use flowlane_vectors::{Executor, Outcome, Setup, Vector, block, served};
 use flowlane_wire::PortId;
 use std::{
     collections::{BTreeMap, VecDeque},
     process,
+    sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
-/// Large enough for every vector; what the switch takes for its ports' MTU stands in its table.
-const MTU: u32 = 9_100;
+/// Who handles frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The kernel.
+    Kernel(Mode),
+    /// This process, by AF_XDP sockets.
+    AfXdp,
+}
+
+impl Place {
+    /// Large enough for every vector, where that can be; what the switch takes for its ports' MTU stands in its table.
+    const fn mtu(self) -> u32 {
+        match self {
+            Self::Kernel(_) => 9_100,
+            Self::AfXdp => af_xdp::MTU_MAX,
+        }
+    }
+}
+
 const PORTS: u16 = 9;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A switch with a host on each port.
 pub struct Live {
     name: String,
-    tables: Tables,
+    place: Place,
+    tables: Arc<Tables>,
     punts: Punts,
+    /// What the threads say, where there are any.
+    records: mpsc::Receiver<Record>,
     ports: Vec<Port>,
+    _workers: Vec<Worker>,
     _kernel: Kernel,
     _netns: Netns,
 }
@@ -39,25 +64,38 @@ struct Port {
 }
 
 impl Live {
-    /// A switch all of whose programs run at the same place.
+    /// A switch all of whose ports are handled at the same place.
     ///
     /// # Errors
-    /// [`Error`] without root, or where the kernel does not take the programs.
-    pub fn new(mode: Mode) -> Result<Self, Error> {
+    /// [`Error`] without root, or where the kernel does not take the programs or has no such sockets.
+    pub fn new(place: Place) -> Result<Self, Error> {
         let (netns, hosts) = (quiet("switch")?, quiet("hosts")?);
-        let ports = (1..=PORTS).map(|id| cable(&netns, &hosts, id)).collect::<Result<Vec<_>, _>>()?;
-        let name = format!("live-{}-{mode:?}", process::id());
+        let ports = (1..=PORTS).map(|id| cable(&netns, &hosts, id, place.mtu())).collect::<Result<Vec<_>, _>>()?;
+        let name = format!("live-{}-{place:?}", process::id()).replace(['(', ')'], "-");
         let options = KernelOptions { name: name.clone(), block: block(), queue_bytes: 1 << 20, show: true };
+        let (told, records) = mpsc::channel();
         let opened = netns.run(|| {
             let (mut kernel, tables, punts, _) = Kernel::open(options)?;
+            let (tables, transmitters) = (Arc::new(tables), Transmitters::default());
+            let work = |port, ifindex| Work {
+                port,
+                ifindex,
+                tables: Arc::clone(&tables),
+                control: Records(told.clone()),
+                transmitters: transmitters.clone(),
+                flag: None,
+                show: true,
+            };
+            let mut workers = Vec::new();
             for (port, id) in ports.iter().zip(1..) {
-                kernel.attach(PortId(id), &format!("p{id}"), port.index, mode)?;
-                kernel.set_device(PortId(id), port.index)?;
+                let id = PortId(id);
+                workers.extend(attach(&mut kernel, place, &work(id, port.index))?);
+                kernel.set_device(id, port.index)?;
             }
-            Ok::<_, ProgramError>((kernel, tables, punts))
+            Ok::<_, Error>((kernel, tables, punts, workers))
         });
-        let (kernel, tables, punts) = opened??;
-        Ok(Self { name, tables, punts, ports, _kernel: kernel, _netns: netns })
+        let (kernel, tables, punts, workers) = opened??;
+        Ok(Self { name, place, tables, punts, records, ports, _workers: workers, _kernel: kernel, _netns: netns })
     }
 
     fn port(&self, id: PortId) -> Result<&Port, String> {
@@ -89,8 +127,28 @@ impl Live {
         let (start, mut records) = (Instant::now(), Vec::new());
         while !records.iter().any(|record| matches!(record, Record::Seen { .. })) && start.elapsed() < PATIENCE {
             self.punts.drain(usize::MAX, |punt| records.push(record(&punt)));
+            records.extend(self.records.try_iter());
         }
+        // A thread says last how a frame has ended, and the kernel first.
+        records.sort_by_key(|record| !matches!(record, Record::Seen { .. }));
         records
+    }
+}
+
+/// Lets a port's frames be handled. The threads, where there are any.
+fn attach(kernel: &mut Kernel, place: Place, work: &Work<Records>) -> Result<Option<Worker>, Error> {
+    let (port, ifindex, interface) = (work.port, work.ifindex, format!("p{}", work.port));
+    match place {
+        Place::Kernel(mode) => {
+            kernel.attach(port, &interface, ifindex, mode)?;
+            Ok(None)
+        }
+        Place::AfXdp => {
+            let sockets = af_xdp::open(ifindex)?;
+            let receivers: Vec<_> = sockets.iter().map(|(receiver, _)| receiver).collect();
+            kernel.attach_sockets(port, &interface, ifindex, &receivers)?;
+            Ok(Some(Worker::on_af_xdp(work, sockets)?))
+        }
     }
 }
 
@@ -101,12 +159,12 @@ impl Drop for Live {
     }
 }
 
-fn cable(switch: &Netns, hosts: &Netns, id: u16) -> Result<Port, Error> {
+fn cable(switch: &Netns, hosts: &Netns, id: u16, mtu: u32) -> Result<Port, Error> {
     let (port, host) = (format!("p{id}"), format!("h{id}"));
     let end = |netns, name| CableEnd { netns, name, mac: None };
     let (port, host): (Link, Link) = veth(end(switch, &port), end(hosts, &host))?;
     for link in [&port, &host] {
-        link.set_mtu(MTU)?;
+        link.set_mtu(mtu)?;
         link.up()?;
     }
     // Else frames that XDP sends into the cable do not come out.
@@ -129,6 +187,9 @@ impl Executor for Live {
         }
         if vector.offload.gso_size > 0 {
             return Some("a packet socket sends single frames");
+        }
+        if frame.len() > self.place.mtu() as usize + 14 {
+            return Some("the frame is longer than the interface's MTU");
         }
         let tagged = matches!(frame[12..14], [0x81, 0x00] | [0x88, 0xa8]);
         (tagged && frame.len() < 20)
@@ -168,6 +229,39 @@ impl Executor for Live {
             asking: asking(&self.tables, vector.ingress),
             slots: self.tables.slots().iter().map(Slot::flow).collect(),
         })
+    }
+}
+
+impl Switch for Live {
+    fn name(&self) -> String {
+        format!("{:?} on interfaces", self.place)
+    }
+
+    fn set_up(&mut self, setup: &Setup, nanos: u64) -> Result<(), String> {
+        set_up(&self.tables, setup, |port| self.port(port).map_or(0, |port| port.index), nanos)
+    }
+
+    fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// The end says what was done with the frame: nobody sees it but who gets it.
+    fn offer(&mut self, input: &Input) -> Result<Observed, String> {
+        let counts = |tables: &Tables| tables.counts(input.ingress).map_err(|error| error.to_string());
+        let (before, earlier) = (counts(&self.tables)?, self.came_out());
+        self.port(input.ingress)?.injector.send(&input.octets).map_err(|error| error.to_string())?;
+        let records = self.shown();
+        let Some(Record::Seen { egress, end, after, .. }) = records.first() else {
+            return Err("did not come in".to_owned());
+        };
+        let sent = self.sent_since(&earlier, &egress.iter().copied().collect::<Vec<_>>())?;
+        let (action, frame, copies) = match (egress, end.kind()) {
+            (Some(_), _) => (Action::Redirect, sent.first().map(|(_, frame)| frame.clone()), Vec::new()),
+            (None, Kind::Passed | Kind::ToLinux) => (Action::Pass, Some(after.clone()), sent),
+            (None, _) => (Action::Drop, Some(after.clone()), sent),
+        };
+        let counted = growth(&before, &counts(&self.tables)?)?;
+        Ok(Observed { action, frame: frame.ok_or("did not come out")?, counted, records, copies })
     }
 }
 

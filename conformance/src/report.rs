@@ -52,6 +52,7 @@ pub fn page(results: &Results) -> String {
          Written by `cargo xtask conformance`, which runs this on every executor: {} golden frames\n\
          (`data-path/vectors`), and stories of several frames (`conformance/src/stories.rs`).\n\n\
          - **xdp**, **tc**: the kernel's programs, by `BPF_PROG_TEST_RUN`; on interfaces where a test run can not show it.\n\
+         - **af-xdp**: the userspace executor on AF_XDP sockets, and the kernel's part of it, on interfaces.\n\
          - **userspace**: the pipeline in a process.\n\
          - **replay**: the command `flowlane replay` on a configuration and a capture.\n\n\
          The numbers are cases that passed. A case counts for each claim that it shows; what an executor can never meet (a\n\

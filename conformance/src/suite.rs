@@ -1,7 +1,7 @@
 //! The suite: all cases of all claims on all executors.
 
 use crate::{
-    CLAIMS, Claim, Error, InKernel, InUserspace, Interfaces, Live, Program, Replay,
+    CLAIMS, Claim, Error, InKernel, InUserspace, Interfaces, Live, Place, Program, Replay,
     stories::stories,
     story::{Story, play},
 };
@@ -10,7 +10,7 @@ use flowlane_vectors::{Executor, Vector, all};
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 /// The executors, by the names that reports use.
-pub const EXECUTORS: [&str; 4] = ["xdp", "tc", "userspace", "replay"];
+pub const EXECUTORS: [&str; 5] = ["xdp", "tc", "af-xdp", "userspace", "replay"];
 
 /// What became of the cases of one claim on one executor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,9 +67,8 @@ impl Stage for InUserspace {
 }
 
 impl Stage for Live {
-    /// Test runs are enough.
-    fn play(&mut self, _: &Story) -> Option<Result<(), String>> {
-        None
+    fn play(&mut self, story: &Story) -> Option<Result<(), String>> {
+        Some(play(self, story))
     }
 }
 
@@ -104,11 +103,12 @@ pub fn run(flowlane: &Path, progress: impl Fn(&str) + Sync) -> Result<Results, E
 fn stages(executor: &str, interfaces: &Arc<Interfaces>, flowlane: &Path) -> Result<Vec<Box<dyn Stage>>, Error> {
     const QUEUE: u32 = 1 << 20;
     let kernel = |program, mode| -> Result<Vec<Box<dyn Stage>>, Error> {
-        Ok(vec![Box::new(InKernel::new(program, interfaces, QUEUE)?), Box::new(Live::new(mode)?)])
+        Ok(vec![Box::new(InKernel::new(program, interfaces, QUEUE)?), Box::new(Live::new(Place::Kernel(mode))?)])
     };
     match executor {
         "xdp" => kernel(Program::Xdp, Mode::Xdp),
         "tc" => kernel(Program::Tc, Mode::Tc),
+        "af-xdp" => Ok(vec![Box::new(Live::new(Place::AfXdp)?)]),
         "userspace" => Ok(vec![Box::new(InUserspace::new()?)]),
         _ => Ok(vec![Box::new(Replay::new(flowlane)?)]),
     }
