@@ -80,6 +80,8 @@ struct Flow {
     /// The client, the server or somebody else; sometimes not whole.
     crossed: Option<(u8, bool)>,
     restore: Option<(u8, u8)>,
+    /// A wish for a way, a path, a number of paths.
+    way: (bool, Option<u8>, Option<u8>),
 }
 
 #[derive(Clone, Debug, TypeGenerator)]
@@ -165,6 +167,10 @@ impl Flow {
             option(6, &crossed[usize::from(*cut)..])
         }));
         value.extend(self.restore.iter().flat_map(|(kind, value)| option(7, &[kind % 4, value % 70])));
+        let (only_with_a_way, path, paths) = self.way;
+        value.extend(only_with_a_way.then(|| option(8, &[])).into_iter().flatten());
+        value.extend(path.iter().flat_map(|path| option(9, &[*path])));
+        value.extend(paths.iter().flat_map(|paths| option(10, &[*paths])));
         option(17, &value)
     }
 }
