@@ -1,4 +1,4 @@
-//! The kernel program as an object that is committed, so that users need no BPF toolchain.
+//! The kernel's programs as objects that are committed, so that users need no BPF toolchain.
 //!
 //! The same sources and compiler give the same bytes on every machine: paths are remapped, and debug information is cut
 //! down to BTF, which holds the types and the source lines that the kernel shows.
@@ -9,16 +9,20 @@ mod toolchain;
 pub use toolchain::Toolchain;
 
 use crate::{error::Error, process, repository::Repository};
-use object::Object;
+use object::Object as _;
 use std::{
     env, fs,
     path::{Path, PathBuf},
 };
 
-/// The committed object.
-pub const OBJECT: &str = "data-path/kernel/flowlane.bpf.o";
-/// What it was built from, and the object itself, in the format of `sha256sum`.
-const SOURCES: &str = "data-path/kernel/flowlane.bpf.sources";
+/// The objects by the names of their binaries, with where they are committed.
+const OBJECTS: [(&str, &str); 3] = [
+    ("switch", "data-path/kernel/switch.bpf.o"),
+    ("host", "data-path/kernel/host.bpf.o"),
+    ("bench", "data-path/kernel/bench.bpf.o"),
+];
+/// What they were built from, and the objects themselves, in the format of `sha256sum`.
+const SOURCES: &str = "data-path/kernel/bpf.sources";
 const PACKAGE: &str = "data-path/kernel";
 const TARGET: &str = "bpfel-unknown-none";
 const FLAGS: [&str; 6] = [
@@ -34,30 +38,41 @@ const FLAGS: [&str; 6] = [
 /// Between flags in `CARGO_ENCODED_RUSTFLAGS`.
 const SEPARATOR: &str = "\x1f";
 
-/// Tells whether the committed object is of the present sources. Needs no toolchain.
+/// Tells whether the committed objects are of the present sources. Needs no toolchain.
 ///
 /// # Errors
 /// [`Error::Stale`] names the files that differ.
 pub fn check(repository: &Repository) -> Result<(), Error> {
     let path = repository.path(SOURCES);
     let built_from = fs::read_to_string(&path).map_err(Error::file("read", path))?;
-    let present = sources::list(repository)? + &sources::line(OBJECT, &repository.path(OBJECT))?;
+    let mut present = sources::list(repository)?;
+    for (_, object) in OBJECTS {
+        present += &sources::line(object, &repository.path(object))?;
+    }
     match sources::difference(&built_from, &present).join(", ") {
         files if files.is_empty() => Ok(()),
-        files => Err(Error::Stale { object: OBJECT, files }),
+        files => Err(Error::Stale(files)),
     }
 }
 
-/// A built object, and what it was built from.
+/// Built objects, and what they were built from.
 pub struct Built {
-    /// Where it is, below `target`.
-    pub object: PathBuf,
+    /// The objects.
+    pub objects: Vec<Object>,
     sources: String,
 }
 
-/// Builds the object. Files of the repository are not touched.
+/// A built object.
+pub struct Object {
+    /// Where it is, below `target`.
+    pub built: PathBuf,
+    /// Where it is committed, below the repository's root.
+    pub committed: &'static str,
+}
+
+/// Builds the objects. Files of the repository are not touched.
 pub fn build(repository: &Repository, toolchain: &Toolchain) -> Result<Built, Error> {
-    // Listed before the build: an edit during it makes the object stale rather than pass unseen.
+    // Listed before the build: an edit during it makes the objects stale rather than pass unseen.
     let sources = sources::list(repository)?;
     let folder = repository.target.join("bpf");
     process::run(toolchain.cargo(repository).arg("fetch").arg("--locked"))?;
@@ -65,21 +80,27 @@ pub fn build(repository: &Repository, toolchain: &Toolchain) -> Result<Built, Er
     let mut cargo = toolchain.cargo(repository);
     cargo.args(["build", "--locked", "--release", "--target", TARGET, "--target-dir"]).arg(&folder);
     process::run(cargo.env("CARGO_ENCODED_RUSTFLAGS", flags))?;
-    let object = folder.join("flowlane.bpf.o");
-    let linked = folder.join(TARGET).join("release/flowlane-kernel");
-    process::run(toolchain.strip().arg("--strip-debug").arg("-o").arg(&object).arg(linked))?;
-    inspect(&read(&object)?, &machine_paths(repository))?;
-    Ok(Built { object, sources })
+    let mut objects = Vec::new();
+    for (name, committed) in OBJECTS {
+        let (linked, built) = (folder.join(TARGET).join("release").join(name), folder.join(format!("{name}.bpf.o")));
+        process::run(toolchain.strip().arg("--strip-debug").arg("-o").arg(&built).arg(linked))?;
+        inspect(&read(&built)?, &machine_paths(repository))?;
+        objects.push(Object { built, committed });
+    }
+    Ok(Built { objects, sources })
 }
 
-/// Makes a built object, with its sources, the one to be committed. Returns whether it differs from the one before.
-pub fn write(repository: &Repository, built: &Built) -> Result<bool, Error> {
-    let (object, path) = (read(&built.object)?, repository.path(OBJECT));
-    let changed = fs::read(&path).map_or(true, |before| before != object);
-    if changed {
-        fs::write(&path, &object).map_err(Error::file("written", path))?;
+/// Makes built objects, with their sources, the ones to be committed. Returns those that differ from the ones before.
+pub fn write(repository: &Repository, built: &Built) -> Result<Vec<&'static str>, Error> {
+    let (mut changed, mut listed) = (Vec::new(), built.sources.clone());
+    for Object { built, committed } in &built.objects {
+        let (object, path) = (read(built)?, repository.path(committed));
+        if fs::read(&path).map_or(true, |before| before != object) {
+            fs::write(&path, &object).map_err(Error::file("written", path))?;
+            changed.push(*committed);
+        }
+        listed += &sources::line(committed, built)?;
     }
-    let listed = built.sources.clone() + &sources::line(OBJECT, &built.object)?;
     let path = repository.path(SOURCES);
     fs::write(&path, listed).map_err(Error::file("written", path))?;
     Ok(changed)
@@ -137,30 +158,33 @@ mod tests {
     use super::*;
     use object::ObjectSection;
 
-    fn committed() -> Vec<u8> {
+    fn committed(name: &str) -> Vec<u8> {
         let repository = Repository::find().expect("this repository");
-        read(&repository.path(OBJECT)).expect("the committed object")
+        let (_, path) = OBJECTS.iter().find(|(object, _)| *object == name).expect("an object of this name");
+        read(&repository.path(path)).expect("the committed object")
     }
 
     #[test]
-    fn committed_object_has_types_and_lines_and_no_machine_path() {
+    fn committed_objects_have_types_and_lines_and_no_machine_path() {
         let repository = Repository::find().expect("this repository");
-        inspect(&committed(), &machine_paths(&repository)).expect("fit to be committed");
+        for (name, _) in OBJECTS {
+            inspect(&committed(name), &machine_paths(&repository)).expect("fit to be committed");
+        }
     }
 
     #[test]
-    fn committed_object_quotes_source_lines() {
-        let object = committed();
-        let file = object::File::parse(&*object).expect("an ELF file");
-        let types = file.section_by_name(".BTF").and_then(|section| section.data().ok()).expect("the section");
-        for line in ["#[classifier]", "#[xdp(frags)]"] {
-            assert!(types.windows(line.len()).any(|window| window == line.as_bytes()), "{line}");
+    fn committed_objects_quote_source_lines() {
+        for (name, line) in [("switch", "#[classifier]"), ("switch", "#[xdp(frags)]"), ("host", "#[classifier]")] {
+            let object = committed(name);
+            let file = object::File::parse(&*object).expect("an ELF file");
+            let types = file.section_by_name(".BTF").and_then(|section| section.data().ok()).expect("the section");
+            assert!(types.windows(line.len()).any(|window| window == line.as_bytes()), "{name}: {line}");
         }
     }
 
     #[test]
     fn machine_path_in_an_object_is_reported() {
-        let told = [committed(), b"\0/home/somebody/flowlane/src/main.rs".to_vec()].concat();
+        let told = [committed("switch"), b"\0/home/somebody/flowlane/src/main.rs".to_vec()].concat();
         let paths = ["/home/some".into(), "/src".into(), "/home/somebody".into()];
         let error = inspect(&told, &paths).expect_err("it tells");
         assert!(matches!(&error, Error::MachinePath(path) if path == "/home/somebody/"), "{error}");
@@ -169,7 +193,7 @@ mod tests {
     #[test]
     fn object_without_source_lines_is_reported() {
         let name = b".BTF.ext\0";
-        let mut object = committed();
+        let mut object = committed("host");
         let at = object.windows(name.len()).rposition(|window| window == name).expect("the section's name");
         object[at + 1] = b'X';
         let error = inspect(&object, &[]).expect_err("no such section");

@@ -1,12 +1,16 @@
 //! Fuzz targets: `fuzz/`, a workspace of its own.
 
-use crate::{error::Error, process, repository::Repository};
+use crate::{
+    error::Error,
+    process,
+    repository::Repository,
+    tools::{self, Tool},
+};
 use clap::Args;
-use std::{path::PathBuf, process::Command};
 
 const MANIFEST: &str = "fuzz/Cargo.toml";
 /// The version that goes with the bolero of `fuzz/Cargo.lock`.
-const CARGO_BOLERO: &str = "cargo-bolero@0.13.5";
+const CARGO_BOLERO: Tool = Tool { name: "cargo-bolero", version: "0.13.5" };
 
 /// What to fuzz.
 #[derive(Args)]
@@ -30,13 +34,13 @@ pub fn run(repository: &Repository, options: &Options) -> Result<(), Error> {
     if chosen.is_empty() {
         return Err(Error::NoFuzzTarget { wanted: wanted.into(), all: all.join(", ") });
     }
-    let bolero = install(repository)?;
+    let bolero = CARGO_BOLERO.install(repository)?;
     for target in chosen {
         println!("==> {target}");
-        let mut command = Command::new(&bolero);
-        command.current_dir(repository.path("fuzz")).env_remove("LD_LIBRARY_PATH");
+        let mut command = tools::command(&bolero);
+        command.current_dir(repository.path("fuzz"));
         // The sanitizers need a nightly compiler. There is nothing unsafe in what is fuzzed.
-        command.args(["bolero", "test", "--sanitizer", "NONE", "--target-dir"]).arg(repository.target.join("fuzz"));
+        command.args(["test", "--sanitizer", "NONE", "--target-dir"]).arg(repository.target.join("fuzz"));
         process::run(command.arg("-T").arg(format!("{}s", options.seconds)).arg(target))?;
     }
     Ok(())
@@ -52,14 +56,4 @@ fn targets() -> Result<Vec<String>, Error> {
     let mut cargo = process::cargo();
     let listed = process::output(cargo.arg("test").args(test_arguments()).args(["--", "--list"]))?;
     Ok(listed.lines().filter_map(|line| line.strip_suffix(": test")).map(String::from).collect())
-}
-
-/// Builds cargo-bolero into `target/tools`, unless it is there.
-fn install(repository: &Repository) -> Result<PathBuf, Error> {
-    let root = repository.target.join("tools");
-    let program = root.join("bin/cargo-bolero");
-    if !program.is_file() {
-        process::run(process::cargo().args(["install", "--locked", CARGO_BOLERO, "--root"]).arg(root))?;
-    }
-    Ok(program)
 }

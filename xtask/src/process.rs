@@ -25,8 +25,21 @@ pub fn cargo() -> Command {
 
 /// Runs a program, its output passing through.
 pub fn run(command: &mut Command) -> Result<(), Error> {
-    let status = command.stdin(Stdio::null()).status().map_err(not_started(command))?;
+    let status = status(command)?;
     succeeded(command, status)
+}
+
+/// Runs a program, its output passing through, and returns how it ended.
+pub fn status(command: &mut Command) -> Result<ExitStatus, Error> {
+    command.stdin(Stdio::null()).status().map_err(not_started(command))
+}
+
+/// That a program ended so, as an error.
+pub fn failed(command: &Command, status: ExitStatus) -> Error {
+    // Cargo goes by its name, not by its path.
+    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    let words: Vec<_> = [program].into_iter().chain(command.get_args()).map(OsStr::to_string_lossy).collect();
+    Error::Failed { command: words.join(" "), status: status.to_string() }
 }
 
 /// Runs a program and returns its standard output; what it says on the other is lost.
@@ -82,13 +95,7 @@ fn not_started(command: &Command) -> impl FnOnce(std::io::Error) -> Error + use<
 }
 
 fn succeeded(command: &Command, status: ExitStatus) -> Result<(), Error> {
-    if status.success() {
-        return Ok(());
-    }
-    // Cargo goes by its name, not by its path.
-    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
-    let words: Vec<_> = [program].into_iter().chain(command.get_args()).map(OsStr::to_string_lossy).collect();
-    Err(Error::Failed { command: words.join(" "), status: status.to_string() })
+    if status.success() { Ok(()) } else { Err(failed(command, status)) }
 }
 
 #[cfg(test)]

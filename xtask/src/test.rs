@@ -5,9 +5,9 @@ mod totals;
 use crate::{
     apt,
     bpf::{self, Toolchain},
-    conformance, differential,
+    conformance, deny, differential,
     error::Error,
-    fuzz, process,
+    fuzz, process, prove,
     repository::Repository,
 };
 use caps::{CapSet, Capability};
@@ -21,12 +21,41 @@ use std::{
 use totals::Totals;
 
 /// Programs that tests run, by Debian package.
-const PACKAGES: [&str; 7] = ["ethtool", "iperf3", "iproute2", "procps", "tcpdump", "tshark", "util-linux"];
+const PACKAGES: [&str; 20] = [
+    "bind9-dnsutils",
+    "bsdutils",
+    "curl",
+    "dnsmasq-base",
+    "ethtool",
+    "iperf3",
+    "iproute2",
+    "iputils-ping",
+    "libfaketime",
+    "make",
+    "nftables",
+    "nginx",
+    "openssh-client",
+    "openssh-server",
+    "procps",
+    "python3",
+    "rsync",
+    "tcpdump",
+    "tshark",
+    "util-linux",
+];
 /// What the kernel tests do: load programs, make interfaces, make namespaces.
 const CAPABILITIES: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_SYS_ADMIN];
 /// Packages whose integration tests (`tests/`) do so. Their unit tests do not.
-const KERNEL_TESTS: [&str; 6] =
-    ["flowlane", "flowlane-conformance", "flowlane-lab", "flowlane-ports", "flowlane-program", "flowlane-resolve"];
+const KERNEL_TESTS: [&str; 8] = [
+    "flowlane",
+    "flowlane-bench",
+    "flowlane-conformance",
+    "flowlane-host",
+    "flowlane-lab",
+    "flowlane-ports",
+    "flowlane-program",
+    "flowlane-resolve",
+];
 /// Unit tests that do so all the same: this one mounts a file system, to fill it.
 const KERNEL_UNIT_TESTS: [&str; 1] = ["a_full_file_system_is_reported_and_survived"];
 
@@ -52,15 +81,20 @@ pub fn run(repository: &Repository, options: &Options) -> Result<ExitCode, Error
         has_privileges()?;
     }
     let mut run = Run::default();
-    run.step("committed BPF object is of the present sources", || bpf::check(repository));
+    run.step("committed BPF objects are of the present sources", || bpf::check(repository));
     if !options.unprivileged {
         run.step("packages that the tests use", || apt::install(&PACKAGES));
         run.step("rustfmt and clippy", install_components);
     }
-    let rebuilt = if options.unprivileged || options.committed { None } else { rebuild(repository, &mut run) };
+    let rebuilt = if options.unprivileged || options.committed { Vec::new() } else { rebuild(repository, &mut run) };
     run.step("format", || process::run(process::cargo().args(["fmt", "--all", "--check"])));
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
     run.step("lints", || process::run(process::cargo().args(clippy)));
+    if options.unprivileged && !deny::is_installed(repository) {
+        println!("not run, for cargo-deny is not in target/tools: licences and sources of dependencies");
+    } else {
+        run.step("licences and sources of dependencies", || deny::run(repository, &deny::Options::default()));
+    }
     if options.unprivileged {
         let others = KERNEL_TESTS.iter().flat_map(|package| ["--exclude", package]);
         run.tests("tests", &["--workspace"], others.chain(["--"]).chain(skips()));
@@ -69,6 +103,7 @@ pub fn run(repository: &Repository, options: &Options) -> Result<ExitCode, Error
         println!("not run, for they need root: the integration tests of {}", KERNEL_TESTS.join(", "));
     } else {
         run.tests("tests", &["--workspace"], []);
+        run.step("proof of the pipeline's short way", || prove::run(repository, &prove::Options::QUICK));
         run.step("every claim on every executor", || conformance::check(repository));
         run.tests("differential test of a pipeline with a fault", &SEEDED_BUG, []);
         let name = format!("differential test, {} frames", differential::FRAMES);
@@ -99,14 +134,17 @@ fn skips() -> impl Iterator<Item = &'static str> {
     KERNEL_UNIT_TESTS.iter().flat_map(|test| ["--skip", test])
 }
 
-/// Builds the object from source, and puts it in the committed one's place where it differs.
-fn rebuild(repository: &Repository, run: &mut Run) -> Option<InPlace> {
-    let toolchain = run.step("BPF toolchain", || Toolchain::install(repository))?;
-    let built = run.step("BPF object from source", || bpf::build(repository, &toolchain))?;
-    run.step("rebuilt BPF object against the committed one", || InPlace::put(repository, &built)).flatten()
+/// Builds the objects from source, and puts them in the committed ones' place where they differ.
+fn rebuild(repository: &Repository, run: &mut Run) -> Vec<InPlace> {
+    let Some(toolchain) = run.step("BPF toolchain", || Toolchain::install(repository)) else { return Vec::new() };
+    let built = run.step("BPF objects from source", || bpf::build(repository, &toolchain));
+    let objects = built.map_or_else(Vec::new, |built| built.objects);
+    let mut put =
+        |object| run.step("rebuilt BPF object against the committed one", || InPlace::put(repository, object));
+    objects.iter().filter_map(|object| put(object).flatten()).collect()
 }
 
-/// The rebuilt object, for as long as this lives; then the committed one again.
+/// A rebuilt object, for as long as this lives; then the committed one again.
 struct InPlace {
     path: PathBuf,
     committed: Vec<u8>,
@@ -114,15 +152,15 @@ struct InPlace {
 
 impl InPlace {
     /// Nothing is done if both are the same.
-    fn put(repository: &Repository, built: &bpf::Built) -> Result<Option<Self>, Error> {
-        let path = repository.path(bpf::OBJECT);
+    fn put(repository: &Repository, object: &bpf::Object) -> Result<Option<Self>, Error> {
+        let path = repository.path(object.committed);
         let committed = fs::read(&path).map_err(Error::file("read", &path))?;
-        let rebuilt = fs::read(&built.object).map_err(Error::file("read", &built.object))?;
+        let rebuilt = fs::read(&object.built).map_err(Error::file("read", &object.built))?;
         if rebuilt == committed {
-            println!("they are the same");
+            println!("{}: they are the same", object.committed);
             return Ok(None);
         }
-        println!("warning: they differ; another compiler may be why. The tests run on {}", built.object.display());
+        println!("warning: they differ; another compiler may be why. The tests run on {}", object.built.display());
         fs::write(&path, rebuilt).map_err(Error::file("written", &path))?;
         Ok(Some(Self { path, committed }))
     }
