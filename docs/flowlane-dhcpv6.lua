@@ -9,7 +9,7 @@ local STATUS_CODE, VENDOR, IA_LL, LLADDR, QUAD = 13, 17, 138, 139, 140
 
 local statuses = {
     [0] = "Success", [1] = "UnspecFail", [2] = "NoAddrsAvail", [3] = "NoBinding", [4] = "NotOnLink",
-    [5] = "UseMulticast", [6] = "NoPrefixAvail",
+    [5] = "UseMulticast", [6] = "NoPrefixAvail", [10] = "NotAllowed",
 }
 local quadrants = { [0] = "AAI (administrator)", [1] = "ELI (company)", [2] = "reserved", [3] = "SAI (standard)" }
 local fields = { [0] = "destination", [1] = "source" }
@@ -41,6 +41,9 @@ local f = {
     crossed = ProtoField.bytes("flowlane.flow.crossed", "Crossed"),
     restore = ProtoField.uint8("flowlane.flow.restore", "Restore", base.DEC, restores),
     restore_value = ProtoField.uint8("flowlane.flow.restore.value", "Mask or DSCP"),
+    only_with_a_way = ProtoField.none("flowlane.flow.only_with_a_way", "Only with a way"),
+    path = ProtoField.uint8("flowlane.flow.path", "Path"),
+    paths = ProtoField.uint8("flowlane.flow.paths", "Paths"),
     unknown = ProtoField.bytes("flowlane.unknown", "Unknown"),
 }
 flowlane.fields = f
@@ -103,6 +106,20 @@ local sub_options = {
         if length_of(value) ~= 2 then return false end
         tree:add(f.restore, value(0, 1))
         tree:add(f.restore_value, value(1, 1))
+        return true
+    end,
+    [8] = function(tree, value)
+        tree:add(f.only_with_a_way)
+        return value == nil
+    end,
+    [9] = function(tree, value)
+        if length_of(value) ~= 1 then return false end
+        tree:add(f.path, value)
+        return true
+    end,
+    [10] = function(tree, value)
+        if length_of(value) ~= 1 then return false end
+        tree:add(f.paths, value)
         return true
     end,
 }
