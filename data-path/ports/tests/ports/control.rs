@@ -1,6 +1,6 @@
 //! DHCPv6 with a real client's UDP socket at the other end.
 
-use crate::netns::{Netns, ip, until};
+use crate::netns::{Netns, ip, stay_here, until};
 use flowlane_ports::PortError;
 use flowlane_ports::control::{Datagram, Dhcp6Socket, Malformed};
 use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};
@@ -64,6 +64,7 @@ impl Link {
 
 #[test]
 fn messages_that_come_together_are_received_in_order_and_answered_together() {
+    stay_here();
     let mut link = Link::new();
     let clients = [link.client(546), link.client(1546)];
     // More than one system call takes.

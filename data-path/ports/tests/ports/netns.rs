@@ -1,7 +1,8 @@
 //! Network namespaces that live as long as a test holds them.
 
 use flowlane_ports::af_packet::Ring;
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, CpuSet, sched_getcpu, sched_setaffinity, setns, unshare};
+use nix::unistd::Pid;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::process::Command;
@@ -58,6 +59,16 @@ impl Netns {
     pub fn index(&self, name: &str) -> u32 {
         self.enter(|| nix::net::if_::if_nametoindex(name).expect("an interface"))
     }
+}
+
+/// Keeps the calling thread on its processor. The kernel has a queue of arriving packets for each: those that are sent after a
+/// move to another processor may overtake others.
+pub fn stay_here() {
+    let mut here = CpuSet::new();
+    let kept = sched_getcpu()
+        .and_then(|processor| here.set(processor))
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &here));
+    kept.expect("kept on a processor");
 }
 
 /// Runs ip(8) in this thread's namespace.
