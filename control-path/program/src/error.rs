@@ -32,7 +32,7 @@ pub enum ProgramError {
     )]
     Load(#[from] Box<aya::EbpfError>),
     /// A program can not be loaded or attached.
-    #[error("can not attach {program} to {interface}: {source}")]
+    #[error("can not attach {program} to {interface}: {}", reasons(source))]
     Attach {
         /// Which program.
         program: &'static str,
@@ -85,4 +85,9 @@ impl ProgramError {
         let path = path.into();
         move |source| Self::File { path, source }
     }
+}
+
+/// What the kernel said, and why: the outermost error names the call alone.
+fn reasons(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -9,7 +9,7 @@
 
 use crate::{
     Mapped, ProgramError, Punts, Tables, Tuples, bpffs,
-    object::{access, fd, keep, namespace, pin, pinned, program_of, remove_if_there, take},
+    object::{access, attach_when_free, fd, keep, namespace, pin, pinned, program_of, remove_if_there, take},
 };
 use aya::{
     Ebpf, EbpfLoader, Pod,
@@ -304,8 +304,9 @@ impl Kernel {
             // The interface has been removed since; its link is dead.
             remove_if_there(&path)?;
         }
-        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-        let id = program.attach_with_options(interface, TcAttachType::Ingress, options).map_err(failed)?;
+        let first = || TcAttachOptions::TcxOrder(LinkOrder::first());
+        let id = attach_when_free(|| program.attach_with_options(interface, TcAttachType::Ingress, first()));
+        let id = id.map_err(failed)?;
         Ok((pin(program.take_link(id).map_err(failed)?, &path)?, false))
     }
 
@@ -332,7 +333,7 @@ impl Kernel {
             // The interface has been removed since; its link is dead.
             remove_if_there(&path)?;
         }
-        let id = match program.attach_to_if_index(ifindex, XdpMode::Driver) {
+        let id = match attach_when_free(|| program.attach_to_if_index(ifindex, XdpMode::Driver)) {
             Ok(id) => id,
             // The driver has no XDP of its own: the kernel's generic one does the same, slower.
             Err(_) => program.attach_to_if_index(ifindex, XdpMode::Skb).map_err(failed)?,

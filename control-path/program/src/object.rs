@@ -5,18 +5,22 @@ use aya::{
     Ebpf,
     maps::{Map, MapError},
     programs::{
-        Program,
+        Program, ProgramError as AttachError,
         links::{FdLink, PinnedLink},
     },
 };
+use nix::errno::Errno;
 use std::{
+    error::Error,
     fs,
-    io::ErrorKind,
+    io::{self, ErrorKind},
     os::{
         fd::{AsFd as _, BorrowedFd},
         unix::fs::MetadataExt,
     },
     path::Path,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// The network namespace, by number: interface indices mean something within it only.
@@ -40,6 +44,29 @@ pub(crate) fn pin(link: impl TryInto<FdLink>, path: &Path) -> Result<PinnedLink,
 pub(crate) fn keep(link: impl TryInto<FdLink>, path: &Path) -> Result<PinnedLink, ProgramError> {
     drop(link.try_into());
     PinnedLink::from_pin(path).map_err(|error| ProgramError::Pin { path: path.into(), reason: error.to_string() })
+}
+
+/// How long the kernel may take to end a link whose file has been removed.
+const ENDING: Duration = Duration::from_secs(2);
+
+/// Attaches a program as soon as its place is free. A link whose file is removed ends a moment later, when the kernel comes to it, and
+/// until then a program can not be where it still is.
+pub(crate) fn attach_when_free<T>(mut attach: impl FnMut() -> Result<T, AttachError>) -> Result<T, AttachError> {
+    let until = Instant::now() + ENDING;
+    loop {
+        match attach() {
+            Err(error) if is_taken(&error) && Instant::now() < until => thread::sleep(Duration::from_millis(1)),
+            done => return done,
+        }
+    }
+}
+
+/// Whether a program can not be attached because there is one already.
+fn is_taken(error: &(dyn Error + 'static)) -> bool {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+        Some(errno) => matches!(Errno::from_raw(errno), Errno::EEXIST | Errno::EBUSY),
+        None => error.source().is_some_and(is_taken),
+    }
 }
 
 pub(crate) fn remove_if_there(path: &Path) -> Result<(), ProgramError> {

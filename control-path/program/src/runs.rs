@@ -9,7 +9,7 @@ pub use held::{Held, HeldPackets};
 
 use crate::{
     Mapped, ProgramError, bpffs,
-    object::{access, fd, keep, namespace, pin, pinned, program_of, remove_if_there, take},
+    object::{access, attach_when_free, fd, keep, namespace, pin, pinned, program_of, remove_if_there, take},
 };
 use aya::{
     Ebpf, EbpfLoader,
@@ -338,8 +338,9 @@ fn attach(program: &mut SchedClassifier, interface: &str, path: &Path) -> Result
         // The interface has been removed since; its link is dead.
         remove_if_there(path)?;
     }
-    let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program.attach_with_options(interface, TcAttachType::Egress, options).map_err(failed)?;
+    let first = || TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id =
+        attach_when_free(|| program.attach_with_options(interface, TcAttachType::Egress, first())).map_err(failed)?;
     pin(program.take_link(id).map_err(failed)?, path)
 }
 

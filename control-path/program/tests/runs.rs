@@ -692,6 +692,18 @@ fn an_interface_has_the_address_that_it_had_when_it_was_attached_last() {
     });
 }
 
+/// The kernel ends a link a moment after its file is removed.
+#[test]
+fn a_program_is_attached_again_right_after_it_was_detached() {
+    Setup::ipv4(|net| {
+        let (mut runs, _held) = net.start();
+        for _ in 0..50 {
+            runs.detach(net.ifindex()).expect("detached");
+            runs.attach("eth0", net.ifindex()).expect("attached");
+        }
+    });
+}
+
 #[test]
 fn there_is_no_attaching_to_what_is_no_ethernet() {
     Setup::ipv4(|net| {
