@@ -234,7 +234,11 @@ impl Daemon {
             match self.happening(&mut commands, &mut signals).await {
                 Happening::Command(Some(command)) => self.command(command).await,
                 Happening::Interface(change) => self.interface(change),
-                Happening::Emptied(run) => self.end(run),
+                Happening::Emptied(run) => {
+                    // What it has sent last is here by now, and is to be sent in its flows.
+                    self.work();
+                    self.end(run);
+                }
                 Happening::Work if self.is_over() => return Ok(self.undo().await),
                 Happening::Work => {}
                 Happening::Succession => {
@@ -369,7 +373,7 @@ impl Daemon {
     }
 
     fn requires(&self, key: &RunKey) -> bool {
-        self.runs.get(&key.run).is_some_and(|run| run.wishes.require)
+        self.engine.requires(key.run)
     }
 
     fn count_packets(&mut self, now: u64) {

@@ -107,6 +107,8 @@ struct Run {
     begins: Option<(Vec<RunKey>, u64)>,
     /// How many destinations it has.
     destinations: usize,
+    /// Its program has ended. Packets that still wait for an answer are sent before its flows are given back.
+    over: bool,
 }
 
 /// What has happened so far, and what follows from it.
@@ -212,7 +214,8 @@ impl Engine {
 
     /// A run wants to begin: `Ready` or `Failed` follows when these destinations have their flows, or it takes too long.
     pub fn begin(&mut self, run: u32, spec: RunSpec, to: Vec<RunKey>, now: u64) {
-        self.runs.insert(run, Run { spec, begins: Some((to.clone(), now + BEGIN_PATIENCE)), destinations: 0 });
+        self.runs
+            .insert(run, Run { spec, begins: Some((to.clone(), now + BEGIN_PATIENCE)), destinations: 0, over: false });
         for key in to {
             self.wanted(key, now);
             self.destinations.entry(key).and_modify(|destination| destination.kept = true);
@@ -222,7 +225,7 @@ impl Engine {
 
     /// A predecessor's run, which goes on.
     pub fn adopt(&mut self, run: u32, spec: RunSpec) {
-        self.runs.insert(run, Run { spec, begins: None, destinations: 0 });
+        self.runs.insert(run, Run { spec, begins: None, destinations: 0, over: false });
     }
 
     /// A predecessor's destination. Its leases are confirmed by asking for them under their numbers.
@@ -240,13 +243,15 @@ impl Engine {
         self.show(key);
     }
 
-    /// A run is over: its flows are given back.
+    /// A run is over: its flows are given back, each as soon as no packet waits for it any more.
     pub fn end(&mut self, run: u32, now: u64) {
-        for key in self.keys(|key| key.run == run) {
-            self.remove(key, Command::Release);
-        }
-        self.runs.remove(&run);
+        self.runs.entry(run).and_modify(|run| (run.over, run.begins) = (true, None));
         self.advance(now);
+    }
+
+    /// Whether what has no flow is dropped.
+    pub fn requires(&self, run: u32) -> bool {
+        self.runs.get(&run).is_some_and(|run| run.spec.require)
     }
 
     /// A destination's first packet waits.
@@ -319,6 +324,23 @@ impl Engine {
             self.due(key, now);
         }
         self.begin_who_can(now);
+        let over = self.runs.iter().filter(|(_, run)| run.over);
+        for run in over.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.give_back(run);
+        }
+    }
+
+    /// Gives back the flows of a run that is over, but for those that have no answer yet: packets wait for it.
+    fn give_back(&mut self, run: u32) {
+        let (waiting, answered): (Vec<_>, Vec<_>) = self.keys(|key| key.run == run).into_iter().partition(|key| {
+            self.destinations.get(key).is_some_and(|destination| matches!(destination.state, State::Waiting(_)))
+        });
+        for key in answered {
+            self.remove(key, Command::Release);
+        }
+        if waiting.is_empty() {
+            self.runs.remove(&run);
+        }
     }
 
     fn probe(&mut self, ifindex: u32, now: u64) {

@@ -304,6 +304,27 @@ fn the_end_of_a_run_gives_everything_back() {
 }
 
 #[test]
+fn packets_that_wait_when_their_program_ends_are_sent_in_their_flow() {
+    let mut engine = running(RunSpec { require: true, ..RunSpec::default() });
+    engine.wanted(key(1, 2), 10);
+    engine.wanted(key(1, 3), 10);
+    let asked = asked(&commands(&mut engine));
+    engine.end(1, 11);
+    assert_eq!(commands(&mut engine), [], "they have no answer yet");
+    assert!(engine.requires(1));
+    engine.lease(asked[0], grant(1), 20);
+    let done = commands(&mut engine);
+    assert!(
+        matches!(&done[..], [Command::Open { .. }, Command::Forget(_), Command::Release(iaid)] if *iaid == asked[0]),
+        "{done:?}"
+    );
+    engine.advance(10 + ASK_PATIENCE);
+    let done = commands(&mut engine);
+    assert!(done.contains(&Command::Cut(key(1, 3))) && done.contains(&Command::Forget(key(1, 3))), "{done:?}");
+    assert!(!engine.wants_program(IF) && !engine.requires(1));
+}
+
+#[test]
 fn what_a_predecessor_opened_stays_open_and_is_confirmed() {
     let mut engine = Engine::new(1);
     engine.adopt(1, RunSpec::default());
@@ -367,6 +388,7 @@ fn a_run_gets_flows_to_so_many_destinations_and_another_is_not_disturbed() {
     engine.counted(other, 0, 10 + IDLE_OTHER);
     assert_eq!(commands(&mut engine), [Command::Forget(other)]);
     engine.end(1, 20);
+    engine.advance(10 + ASK_PATIENCE);
     assert!(engine.destinations().all(|(key, _)| key.run == 2));
 }
 

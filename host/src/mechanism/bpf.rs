@@ -75,14 +75,15 @@ impl Bpf {
     }
 
     pub(super) fn forget(&mut self, key: &RunKey) -> Result<(), ProgramError> {
-        self.late.remove(key);
+        let decided = self.late.remove(key).map(|(fate, _)| way(&fate));
         let Some(index) = self.runs.index_of(key) else { return Ok(()) };
         // Those that are under way here are among those that wait.
         self.drain();
         self.wanted.retain(|wanted| wanted != key);
         if let Some(flow) = self.runs.flows().get(index as usize) {
             let (_, required) = flow.state();
-            self.waiting.send(index, flow, if required { Way::Drop } else { Way::Plain });
+            let undecided = if required { Way::Drop } else { Way::Plain };
+            self.waiting.send(index, flow, decided.unwrap_or(undecided));
         }
         self.sent.remove(&index);
         self.runs.forget(index)
