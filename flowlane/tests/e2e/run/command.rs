@@ -13,6 +13,9 @@ use std::{
     thread,
 };
 
+/// A shell can not trap what whoever has started the tests ignores, as a job in the background does SIGINT.
+const INTERRUPTIBLE: [&str; 2] = ["env", "--default-signal=INT"];
+
 /// The same command, started plainly and by `flowlane run`.
 fn both(host: &FlowHost, command: &[&str]) -> [Output; 2] {
     let plain = output(host.command(command[0]).args(&command[1..]));
@@ -74,7 +77,7 @@ fn standard_input_passes(host: &FlowHost) {
 fn signals_reach_it(host: &FlowHost) {
     let script = "trap 'exit 41' INT; trap 'exit 42' TERM; echo ready; while :; do sleep 0.01; done";
     for (signal, code) in [(Signal::SIGINT, Some(41)), (Signal::SIGTERM, Some(42)), (Signal::SIGKILL, None)] {
-        let mut command = host.run(&["--", "sh", "-c", script]);
+        let mut command = host.run(&[&["--"], &INTERRUPTIBLE[..], &["sh", "-c", script]].concat());
         let mut child = command.process_group(0).stdout(Stdio::piped()).spawn().expect("the program runs");
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("it is ready");
@@ -97,7 +100,7 @@ fn what_can_not_be_run_is_told_as_env_does(host: &FlowHost) {
 /// `script` gives it a terminal, and types into it.
 fn it_has_the_terminal(host: &FlowHost) {
     let typed = |line: &str, keys: &'static [u8]| {
-        let run = host.run(&["--", "sh", "-c", line]);
+        let run = host.run(&[&["--"], &INTERRUPTIBLE[..], &["sh", "-c", line]].concat());
         let words = std::iter::once(run.get_program()).chain(run.get_args());
         let quoted: Vec<String> =
             words.map(|word| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''"))).collect();
