@@ -182,7 +182,8 @@ fn spread(row: &Row) -> String {
 }
 
 fn number(value: f64) -> String {
-    if value < 2.0 { format!("{value:.2}") } else { format!("{value:.*}", digits(value)) }
+    // A third digit says on which side of a bound such as 0.95 a figure is.
+    if value < 2.0 { format!("{value:.3}") } else { format!("{value:.*}", digits(value)) }
 }
 
 /// Below a hundred, tenths mean something.
