@@ -271,9 +271,9 @@ impl Switch {
         self.flagged.ended(changes, &mut self.ports);
         for change in changes {
             if change.is_of_group() {
-                self.groups.apply(change, now, &mut self.hops, &self.ports);
+                self.groups.apply(change, &mut self.hops, &self.ports);
             } else {
-                self.flows.apply(std::slice::from_ref(change), now, &mut self.hops, &self.ports);
+                self.flows.apply(std::slice::from_ref(change), &mut self.hops, &self.ports);
             }
         }
         self.flagged.begun(changes, &mut self.ports);

@@ -1,6 +1,7 @@
 //! Flows: from a durable lease to a slot, and from a first packet or a route to a next hop.
 
 use super::{
+    boot_ms,
     flagged::tuple_of,
     hops::{Answer, Hops, Target, Wish},
     ports::Ports,
@@ -72,7 +73,6 @@ impl Flows {
     pub fn adopt<'a>(
         &mut self,
         leases: impl Iterator<Item = &'a Lease>,
-        now: u64,
         hops: &mut Hops,
         ports: &Ports,
     ) -> (u32, u32, u32) {
@@ -87,7 +87,7 @@ impl Flows {
                 if lease.is_group() {
                     continue;
                 }
-                if self.adopt_one(address, lease, now, hops, ports) { kept += 1 } else { installed += 1 }
+                if self.adopt_one(address, lease, hops, ports) { kept += 1 } else { installed += 1 }
             }
         }
         for ((index, slot), leased) in (0..).map(SlotIndex).zip(self.tables.slots()).zip(leased) {
@@ -105,14 +105,14 @@ impl Flows {
         (kept, installed, removed)
     }
 
-    fn adopt_one(&mut self, address: FlowAddress, lease: &Lease, now: u64, hops: &mut Hops, ports: &Ports) -> bool {
+    fn adopt_one(&mut self, address: FlowAddress, lease: &Lease, hops: &mut Hops, ports: &Ports) -> bool {
         let index = self.tables.block().slot(address);
         let Some(slot) = self.tables.slots().get(index.0 as usize) else { return false };
         let same = slot.flow().is_some_and(|flow| flow.address == address.mac() && flow.port == lease.port);
         if !same {
             // What is noted beside a free slot is the flow's own: these tables are new, and those before had another layout.
             let noted = self.destinations.get(index).filter(|_| slot.key() == 0 && lease.spec.destination.is_none());
-            self.install(address, lease, now, hops, ports);
+            self.install(address, lease, hops, ports);
             if let Some(destination) = noted {
                 self.destinations.set(index, noted);
                 self.watch(index, destination, lease, hops, ports);
@@ -120,7 +120,7 @@ impl Flows {
             return false;
         }
         slot.set_backup(None);
-        slot.set_expires(tick(lease, now));
+        slot.set_expires(tick(lease));
         set_rate(slot, rate(lease));
         if !matches!(slot.next(), Resolution::Resolved(_)) && !self.progress.contains_key(&index) {
             // Nobody here has asked yet. Frames that waited in a predecessor are lost; they must not be waited for.
@@ -136,17 +136,10 @@ impl Flows {
     }
 
     /// What a slot says otherwise than it should, where it is the flow's at all: address and port are right.
-    pub fn difference(
-        &self,
-        address: FlowAddress,
-        lease: &Lease,
-        now: u64,
-        hops: &Hops,
-        ports: &Ports,
-    ) -> Option<String> {
+    pub fn difference(&self, address: FlowAddress, lease: &Lease, hops: &Hops, ports: &Ports) -> Option<String> {
         let index = self.tables.block().slot(address);
         let slot = self.tables.slots().get(index.0 as usize)?;
-        let ends = tick(lease, now);
+        let ends = tick(lease);
         // Rounded up to a tick whenever it is written.
         if slot.expires().abs_diff(ends) > 1 {
             return Some(format!("its lease ends at tick {ends}, not at {}", slot.expires()));
@@ -181,7 +174,7 @@ impl Flows {
     }
 
     /// Makes all slots what the leases and the next hops say; those that are right are not touched.
-    pub fn repair(&mut self, leases: &[&Lease], now: u64, hops: &mut Hops, ports: &Ports) {
+    pub fn repair(&mut self, leases: &[&Lease], hops: &mut Hops, ports: &Ports) {
         let block = self.tables.block();
         let flows = || leases.iter().flat_map(|lease| lease.addresses(block).map(move |address| (address, *lease)));
         // One that is another flow's is freed first: what is noted beside it is of the flow that should be there.
@@ -190,9 +183,9 @@ impl Flows {
                 |slot: &&Slot| slot.flow().is_some_and(|flow| (flow.address, flow.port) == (address.mac(), lease.port));
             self.slot(address).filter(|slot| !is_right(slot)).inspect(|slot| slot.remove());
         }
-        self.adopt(leases.iter().copied(), now, hops, ports);
+        self.adopt(leases.iter().copied(), hops, ports);
         for (address, lease) in flows().filter(|(_, lease)| !lease.is_group()) {
-            if self.difference(address, lease, now, hops, ports).is_some() {
+            if self.difference(address, lease, hops, ports).is_some() {
                 let index = block.slot(address);
                 self.answered(index, hops.answer(Target::Flow(index), ports));
             }
@@ -200,7 +193,7 @@ impl Flows {
     }
 
     /// Carries durable changes of leases over to the table, but for those of groups.
-    pub fn apply(&mut self, changes: &[Change], now: u64, hops: &mut Hops, ports: &Ports) {
+    pub fn apply(&mut self, changes: &[Change], hops: &mut Hops, ports: &Ports) {
         for change in changes {
             let active = |lease: &Option<Lease>| lease.clone().filter(Lease::is_active);
             let (before, after) = (active(&change.before), active(&change.after));
@@ -210,13 +203,13 @@ impl Flows {
                 && before.as_ref().map(|lease| &lease.spec.destination)
                     == after.as_ref().map(|lease| &lease.spec.destination)
             {
-                after.iter().for_each(|lease| self.prolong(lease, now, hops, ports));
+                after.iter().for_each(|lease| self.prolong(lease, hops, ports));
                 continue;
             }
             before.iter().for_each(|lease| self.remove(lease, hops));
             if let Some(lease) = &after {
                 for address in lease.addresses(self.tables.block()) {
-                    self.install(address, lease, now, hops, ports);
+                    self.install(address, lease, hops, ports);
                 }
             }
         }
@@ -334,12 +327,12 @@ impl Flows {
     }
 
     /// Makes a slot what the lease says, whatever it was.
-    pub fn install(&mut self, address: FlowAddress, lease: &Lease, now: u64, hops: &mut Hops, ports: &Ports) {
+    pub fn install(&mut self, address: FlowAddress, lease: &Lease, hops: &mut Hops, ports: &Ports) {
         let index = self.tables.block().slot(address);
         self.unwatch(index, hops);
         self.forget(index);
         if let Some(slot) = self.tables.slots().get(index.0 as usize) {
-            slot.install(address, lease.port, tick(lease, now), rate(lease), Resolution::UNKNOWN);
+            slot.install(address, lease.port, tick(lease), rate(lease), Resolution::UNKNOWN);
         }
         if tuple_of(&lease.key).is_some() {
             self.held.insert(index);
@@ -350,10 +343,10 @@ impl Flows {
         }
     }
 
-    fn prolong(&mut self, lease: &Lease, now: u64, hops: &mut Hops, ports: &Ports) {
+    fn prolong(&mut self, lease: &Lease, hops: &mut Hops, ports: &Ports) {
         for address in lease.addresses(self.tables.block()) {
             if let Some(slot) = self.slot(address) {
-                slot.set_expires(tick(lease, now));
+                slot.set_expires(tick(lease));
                 set_rate(slot, rate(lease));
             }
             let index = self.tables.block().slot(address);
@@ -492,9 +485,9 @@ fn has_room(octets: &BTreeMap<PortId, usize>, frame: &Waiting) -> bool {
     of_port + frame.len() <= OCTETS_OF_PORT && all + frame.len() <= OCTETS_MAX
 }
 
-/// The tick of the data path's clock at which a lease ends.
-pub(super) fn tick(lease: &Lease, now: u64) -> u32 {
-    if lease.expires == u64::MAX { NEVER } else { Tables::tick_in(lease.expires.saturating_sub(now)) }
+/// The tick of the data path's clock at which a lease ends. Both clocks are read now: a million leases take a while.
+pub(super) fn tick(lease: &Lease) -> u32 {
+    if lease.expires == u64::MAX { NEVER } else { Tables::tick_in(lease.expires.saturating_sub(boot_ms())) }
 }
 
 /// Changes how fast a flow may send. Its bucket is full then: what was taken at the former rate says nothing about this one,

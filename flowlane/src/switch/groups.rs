@@ -59,19 +59,13 @@ impl Groups {
 
     /// Brings the groups of the table to what the leases say, keeping what is right: places, next hops and counters of a
     /// predecessor. How many groups were kept, and how many installed.
-    pub fn adopt<'a>(
-        &mut self,
-        leases: impl Iterator<Item = &'a Lease>,
-        now: u64,
-        hops: &mut Hops,
-        ports: &Ports,
-    ) -> (u32, u32) {
+    pub fn adopt<'a>(&mut self, leases: impl Iterator<Item = &'a Lease>, hops: &mut Hops, ports: &Ports) -> (u32, u32) {
         let (mut others, mut kept) = (Vec::new(), HashSet::new());
         for lease in leases.filter(|lease| lease.is_group()) {
             match self.index_in_table(lease).filter(|index| !kept.contains(index)) {
                 Some(index) => {
                     kept.insert(index);
-                    self.keep(lease, index, now, hops, ports);
+                    self.keep(lease, index, hops, ports);
                 }
                 None => others.push(lease),
             }
@@ -80,21 +74,21 @@ impl Groups {
         for group in self.free.iter().filter_map(|index| self.group(*index)).filter(|group| group.places() > 0) {
             group.clear_all();
         }
-        others.iter().for_each(|lease| self.install(lease, now, hops, ports));
+        others.iter().for_each(|lease| self.install(lease, hops, ports));
         (kept.len() as u32, others.len() as u32)
     }
 
     /// Carries a durable change of a group's lease over to the table.
-    pub fn apply(&mut self, change: &Change, now: u64, hops: &mut Hops, ports: &Ports) {
+    pub fn apply(&mut self, change: &Change, hops: &mut Hops, ports: &Ports) {
         let active = |lease: &Option<Lease>| lease.clone().filter(Lease::is_active);
         match (active(&change.before), active(&change.after)) {
             (Some(before), Some(after)) if before.first == after.first && before.port == after.port => {
-                self.prolong(&after, now);
+                self.prolong(&after);
                 self.set_receivers(&after, hops, ports);
             }
             (before, after) => {
                 before.iter().for_each(|lease| self.remove(lease, hops));
-                after.iter().for_each(|lease| self.install(lease, now, hops, ports));
+                after.iter().for_each(|lease| self.install(lease, hops, ports));
             }
         }
     }
@@ -154,14 +148,14 @@ impl Groups {
     }
 
     /// Takes over a group that is in the table.
-    fn keep(&mut self, lease: &Lease, index: GroupIndex, now: u64, hops: &mut Hops, ports: &Ports) {
+    fn keep(&mut self, lease: &Lease, index: GroupIndex, hops: &mut Hops, ports: &Ports) {
         let Some((_, slot)) = self.address_of(lease) else { return };
         if self.of_slot.get(&slot) != Some(&index) {
             self.forget(slot, hops);
             self.of_slot.insert(slot, index);
             self.active.insert(index, Active::default());
         }
-        self.prolong(lease, now);
+        self.prolong(lease);
         self.set_receivers(lease, hops, ports);
         for (place, receiver) in self.group(index).into_iter().flat_map(|group| group.receivers().iter().enumerate()) {
             if let Some(hop) = receiver.hop() {
@@ -177,7 +171,7 @@ impl Groups {
     }
 
     /// Makes a group what the lease says, and then lets the slot lead to it.
-    fn install(&mut self, lease: &Lease, now: u64, hops: &mut Hops, ports: &Ports) {
+    fn install(&mut self, lease: &Lease, hops: &mut Hops, ports: &Ports) {
         let Some((address, slot)) = self.address_of(lease) else { return };
         self.forget(slot, hops);
         let Some(index) = self.free.pop_front() else {
@@ -189,7 +183,7 @@ impl Groups {
         self.active.insert(index, Active::default());
         self.set_receivers(lease, hops, ports);
         if let Some(slot) = self.tables.slots().get(slot.0 as usize) {
-            slot.install(address, lease.port, tick(lease, now), rate(lease), Resolution::Group(index));
+            slot.install(address, lease.port, tick(lease), rate(lease), Resolution::Group(index));
         }
     }
 
@@ -212,10 +206,10 @@ impl Groups {
         self.free.push_back(index);
     }
 
-    fn prolong(&self, lease: &Lease, now: u64) {
+    fn prolong(&self, lease: &Lease) {
         let slot = self.address_of(lease).and_then(|(_, index)| self.tables.slots().get(index.0 as usize));
         if let Some(slot) = slot {
-            slot.set_expires(tick(lease, now));
+            slot.set_expires(tick(lease));
             set_rate(slot, rate(lease));
         }
     }

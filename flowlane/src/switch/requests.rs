@@ -152,8 +152,8 @@ impl Switch {
         let now = boot_ms();
         self.ports.repair();
         let leases: Vec<&Lease> = self.leases.allotter().leases().collect();
-        self.flows.repair(&leases, now, &mut self.hops, &self.ports);
-        self.groups.adopt(leases.into_iter(), now, &mut self.hops, &self.ports);
+        self.flows.repair(&leases, &mut self.hops, &self.ports);
+        self.groups.adopt(leases.into_iter(), &mut self.hops, &self.ports);
         if let Err(error) = self.tables.tuples().read_again() {
             tracing::warn!("the table of tuples can not be read: {error}");
         }

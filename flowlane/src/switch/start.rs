@@ -282,9 +282,8 @@ async fn take_over(switch: &mut Switch, events: &mut Events) -> Result<(), Start
     }
     switch.hops.set_static_routes(&switch.ports);
     let leases: Vec<Lease> = switch.leases.allotter().leases().cloned().collect();
-    let (kept, installed, removed) = switch.flows.adopt(leases.iter(), boot_ms(), &mut switch.hops, &switch.ports);
-    let (groups_kept, groups_installed) =
-        switch.groups.adopt(leases.iter(), boot_ms(), &mut switch.hops, &switch.ports);
+    let (kept, installed, removed) = switch.flows.adopt(leases.iter(), &mut switch.hops, &switch.ports);
+    let (groups_kept, groups_installed) = switch.groups.adopt(leases.iter(), &mut switch.hops, &switch.ports);
     switch.forget_asking();
     switch.adopt_tuples();
     if switch.ports.run_on_old_tables() {

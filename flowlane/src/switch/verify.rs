@@ -3,7 +3,7 @@
 //! What it means is in its memory: the leases, the next hops, the ports. Tables are compared as the data path reads them, and
 //! the store as it is on disk.
 
-use super::{Switch, boot_ms, flagged::tuple_of, leases::Leases};
+use super::{Switch, flagged::tuple_of, leases::Leases};
 use crate::api::{TupleView, Verification};
 use flowlane_allot::{Allotter, Change, Lease};
 use flowlane_program::{ProgramError, Tables};
@@ -34,7 +34,6 @@ pub(super) fn compare(switch: &Switch, rows: &Result<Vec<Lease>, StoreError>) ->
 
 /// Compares every slot with the leases and their next hops.
 fn slots(switch: &Switch) -> impl Iterator<Item = String> {
-    let now = boot_ms();
     (0..).map(SlotIndex).zip(switch.tables.slots()).filter_map(move |(index, slot)| {
         let (block, number) = (switch.tables.block(), index.0);
         let wanted = switch.leases.allotter().lease_at(index).and_then(|lease| {
@@ -46,7 +45,7 @@ fn slots(switch: &Switch) -> impl Iterator<Item = String> {
             (None, None) => None,
             (Some((address, lease)), Some(found)) if (address.mac(), lease.port) == found => switch
                 .flows
-                .difference(address, lease, now, &switch.hops, &switch.ports)
+                .difference(address, lease, &switch.hops, &switch.ports)
                 .map(|difference| format!("slot {number}: {}: {difference}", address.mac())),
             (Some((address, _)), None) => {
                 Some(format!("slot {number}: {} is leased, but the slot is free", address.mac()))
