@@ -314,7 +314,8 @@ fn without_a_switch_packets_leave_at_once_as_they_are() {
     let frames = setup.tap.wait_for(2, SOON).expect("frames");
     assert_eq!(setup.destinations(2), [REAL; 2]);
     let gap = frames[1].at.duration_since(frames[0].at).expect("in their order");
-    assert!(gap < Duration::from_millis(200), "{gap:?}");
+    // Where somebody was asked, the second one would have waited for 900 ms.
+    assert!(gap < Duration::from_millis(700), "{gap:?}");
     assert!(setup.switch.asked().is_empty());
     daemon.stop();
 }
