@@ -9,6 +9,7 @@ violation; so is every way out of the functions that the caller has named.
 import collections
 import contextlib
 import functools
+import heapq
 import re
 
 import archinfo
@@ -34,6 +35,10 @@ INSTRUCTIONS_MAX = 200_000
 
 class NotUnderstood(Exception):
     """The executor does not know what an instruction does: the proof can not be made."""
+
+
+class AnotherWay(Exception):
+    """A jump leads to places that were not known when the order of blocks was made: it has to be made anew."""
 
 
 class Violation(Exception):
@@ -100,7 +105,7 @@ class Image:
         with open(path, "rb") as file:
             self._read(ELFFile(file))
         self.path = path
-        self.blocks, self.within = {}, {}
+        self.blocks, self.within, self.jumps = {}, {}, {}
 
     def _read(self, elf):
         self.segments = []
@@ -142,11 +147,60 @@ class Image:
                 return data[at - begin]
         return None
 
+    def begin(self, at):
+        """Where the function begins that an instruction is in; nowhere outside of all."""
+        return next((begin for begin, end, _ in self.functions if begin <= at < end), RETURN)
+
     def function(self, at):
         """The name of the function that an instruction is in."""
         if at not in self.within:
             self.within[at] = next((name for begin, end, name in self.functions if begin <= at < end), None)
         return self.within[at]
+
+    def leads(self, at, targets):
+        """Notes where the jump at the end of a block leads. Whether all of that was known."""
+        known = self.jumps.setdefault(at, set())
+        new = not known.issuperset(targets)
+        known.update(targets)
+        return not new
+
+    def order(self, entry):
+        """Blocks by address, each with its number in an order in which all that leads to a block comes before it, loops apart."""
+        if entry == RETURN:
+            return {}
+        finished, seen, open_blocks = [], {entry}, [(entry, iter(self._next(entry)))]
+        while open_blocks:
+            at, others = open_blocks[-1]
+            other = next((one for one in others if one not in seen), None)
+            if other is None:
+                finished.append(at)
+                open_blocks.pop()
+            else:
+                seen.add(other)
+                open_blocks.append((other, iter(self._next(other))))
+        return {at: number for number, at in enumerate(reversed(finished))}
+
+    def only_returns(self, at):
+        """Whether nothing is decided any more before the function returns to its caller."""
+        while at != RETURN:
+            block = self.block(at)
+            if any(statement.tag == "Ist_Exit" for statement in block.statements) or block.jumpkind == "Ijk_Call":
+                return False
+            if block.jumpkind == "Ijk_Ret":
+                return True
+            if block.next.tag != "Iex_Const":
+                return False
+            at = block.next.con.value
+        return True
+
+    def _next(self, at):
+        """Where a block of the entry's own function leads."""
+        block = self.block(at)
+        exits = [statement.dst.value for statement in block.statements if statement.tag == "Ist_Exit"]
+        if block.jumpkind == "Ijk_Call":
+            return [*exits, at + block.size]
+        constant = [block.next.con.value] if block.next.tag == "Iex_Const" else []
+        return [one for one in (*exits, *constant, *self.jumps.get(at, ())) if self.function(one) == self.function(at)]
 
     def block(self, at):
         """The block of instructions from an address on, lifted."""
@@ -171,13 +225,12 @@ class State:
 
     def __init__(self, beginning):
         self.beginning, self.registers, self.written = beginning, {}, {}
-        self.at, self.instructions, self.proven, self.cuts, self.cut_now = 0, 0, 0, 0, None
+        self.at, self.instructions, self.proven = 0, 0, 0
 
     def fork(self):
         other = State(self.beginning)
         other.registers, other.written = dict(self.registers), dict(self.written)
         other.at, other.instructions, other.proven = self.at, self.instructions, self.proven
-        other.cuts, other.cut_now = self.cuts, self.cut_now
         return other
 
     def is_dead(self, at):
@@ -230,14 +283,18 @@ def merged(states, conditions):
     """One state for several at the same place, of which exactly one condition each holds."""
     first = states[0]
     one = State(first.beginning)
-    one.at, one.cuts = first.at, first.cuts
+    one.at = first.at
     one.instructions = max(state.instructions for state in states)
     one.proven = min(state.proven for state in states)
     for offset in first.registers:
-        one.registers[offset] = _either([state.registers[offset] for state in states], conditions, 64)
+        if all(offset in state.registers for state in states):
+            one.registers[offset] = simple(_either([state.registers[offset] for state in states], conditions, 64))
     # What lies below the stack and its red zone is nobody's any more.
     for at in sorted(set().union(*(state.written for state in states))):
         if first.is_dead(at) or at in one.written:
+            continue
+        if STACK - STACK_SIZE <= at < STACK and not all(at in state.written for state in states):
+            # One of them has never written there, so nothing is said of it, and nobody may ask.
             continue
         cells = [state.cell(at) for state in states]
         size = cells[0][1] if len({(size, index) for _, size, index in cells}) == 1 and cells[0][2] == 0 else 1
@@ -307,6 +364,10 @@ def symbols(what):
     return known[0]
 
 
+def rests_on_guess(what):
+    return any(name.startswith(GUESS) for name in symbols(what))
+
+
 class Questions:
     """Asks Z3. A question takes in only those conditions of the path that share symbols with it, directly or by others; so the
     same question comes back on many paths, and is answered once."""
@@ -356,16 +417,18 @@ class Questions:
 class Machine:
     """Follows an entry of a library along every path."""
 
-    def __init__(self, image, regions, inside, cuts=()):
-        """`inside` says by its name whether a function may be entered.
-
-        `cuts` are addresses. Where one of them is read, paths end, and are followed on together as one, whatever has led there;
-        then the next of them has its turn. No path is lost by that."""
-        self.image, self.regions, self.inside, self.cuts = image, regions, inside, cuts
+    def __init__(self, image, regions, inside, together=False):
+        """`inside` says by its name whether a function may be entered. Where paths come `together` they are followed on as one,
+        whatever has led there; no path is lost by that. Else each is followed to its own end."""
+        self.image, self.regions, self.inside, self.together = image, regions, inside, together
+        # Functions of whoever proves, by the address of the block that they are called at.
+        self.watched = {}
+        # Called before each block that is executed.
+        self.progress = lambda _: None
         self.questions, self.path, self.model = Questions(), [], Model({})
         self.paths = self.instructions = self.longest = self.accesses = 0
         self.lemmas, self.known, self.shown = (), set(), collections.Counter()
-        self.guesses, self.products, self.merges = 0, {}, {}
+        self.guesses, self.turns, self.products, self.sums, self.merges = 0, 0, {}, {}, {}
 
     # What is possible.
 
@@ -376,6 +439,8 @@ class Machine:
             return None
         if z3.is_true(condition) or self.model.fulfils(condition):
             return self.model
+        if self._is_refuted(condition):
+            return None
         answer = self.questions.ask(self.path, condition)
         return None if answer is None else self.model.changed(answer)
 
@@ -385,13 +450,20 @@ class Machine:
         if not isinstance(condition, bool) and condition.get_id() in self.known:
             return
         contrary = z3.BoolVal(not condition) if isinstance(condition, bool) else z3.simplify(z3.Not(condition))
-        # Most of it follows already from what lies behind the last cut; that is asked first, for it is asked again and again.
-        recent = [one for one in self.path if one.get_id() not in self.merges]
-        if z3.is_false(contrary) or self.questions.ask(recent, contrary) is None:
+        if z3.is_false(contrary):
             return
-        model = self.possible(contrary)
-        if model is not None:
+        # Most of it follows already from what was found last. Few conditions are quickly asked.
+        if self._is_refuted(contrary):
+            return
+        answer = self.questions.ask(self.path, contrary)
+        if answer is not None:
+            model = self.model.changed(answer)
             raise Violation(name, text, model)
+
+    def _is_refuted(self, condition):
+        """Whether some of the path's last conditions alone exclude a condition."""
+        recent = [one for one in self.path if one.get_id() not in self.merges and one.get_id() not in self.definitions]
+        return any(self.questions.ask(recent[-few:], condition) is None for few in (3, 8, len(recent)))
 
     def values(self, value, bits):
         """All values that a term can have on this path."""
@@ -403,19 +475,28 @@ class Machine:
                 raise NotUnderstood(f"an address has more than {PLACES_MAX} values")
         return found
 
+    def few_values(self, value, most=4):
+        """All values that a term can have on this path, or nothing where these are more."""
+        found = []
+        while (model := self.possible(z3.And(*(value != one for one in found)))) is not None:
+            found.append(model.value(value))
+            if len(found) > most:
+                return None
+        return found
+
     @contextlib.contextmanager
     def where(self, condition):
         """Within it, a condition that is possible holds."""
-        before, self.model = self.model, self.possible(condition)
+        before, length, self.model = self.model, len(self.path), self.possible(condition)
         self.path.append(z3.simplify(condition))
         yield
-        self.path.pop()
+        del self.path[length:]
         self.model = before
 
     def guessed(self, path=None):
         """Whether the model at hand rests on what stands `SOMEWHERE`, and so on more than there can be."""
         for condition in self.path if path is None else path:
-            if not any(name.startswith(GUESS) for name in symbols(condition)):
+            if not rests_on_guess(condition):
                 continue
             ways = self.merges.get(condition.get_id(), ())
             taken = next((way for way, together in ways if self.model.fulfils(together)), None)
@@ -427,47 +508,71 @@ class Machine:
 
     def run(self, state, assumptions, end):
         """Follows all paths from a state on. `end` is called at the end of each."""
+        while True:
+            with contextlib.suppress(AnotherWay):
+                self._run(state.fork(), assumptions, end)
+                return
+
+    def _run(self, state, assumptions, end):
         self.path, self.model, self.end = [], Model({}), end
+        self.paths = self.instructions = self.longest = self.accesses = self.guesses = 0
+        self.shown, self.merges, self.waiting, self.places = collections.Counter(), {}, {}, []
+        self.products, self.sums, self.definitions = {}, {}, {}
         for condition in assumptions:
             self.model = self.possible(condition)
             if self.model is None:
                 raise NotUnderstood("nothing fulfils the assumptions")
             self.path.append(z3.simplify(condition))
-        self.waiting = [[] for _ in self.cuts]
-        self._follow(state)
-        for waiting in self.waiting:
-            for group in self._groups(waiting):
-                self._together(group)
-                self.known = set()
+        self.orders, self.entry = {}, state.at
+        self._wait(state)
+        while self.places:
+            self.progress(self)
+            *_, place = heapq.heappop(self.places)
+            self._follow(self._as_one(self.waiting.pop(place)))
 
-    @staticmethod
-    def _groups(waiting):
-        """States that are at the same place, with the same stack."""
-        groups = {}
-        for state, path, model in waiting:
-            groups.setdefault((state.at, state.registers[register("rsp")]), []).append((state, path, model))
-        return groups.values()
-
-    def _together(self, group):
-        """Follows states on as one."""
-        states, paths, models = zip(*group)
-        self.model = models[0]
-        if len(states) == 1:
-            self.path, state = list(paths[0]), states[0]
+    def _wait(self, state):
+        """Puts a state aside until it is its turn. Those that it comes together with will all be there then: whatever leads to
+        a place comes before it, and what is called is done before its caller goes on. Each end is looked at by itself, and at once."""
+        stack, self.turns = state.registers[register("rsp")], self.turns + 1
+        if not self.together or self._is_end(state.at):
+            turn, place = (0, -self.turns), (state.at, object())
         else:
-            state = self._either_way(states, paths)
-        # What holds here holds on all paths from here on, and need not be shown on each of them.
+            turn, place = (stack, self._rank(state.at)), (state.at, stack)
+        if place not in self.waiting:
+            heapq.heappush(self.places, (*turn, self.turns, place))
+        self.waiting.setdefault(place, []).append((state, list(self.path), self.model))
+
+    def _is_end(self, at):
+        """Whether nothing is decided any more in the entry."""
+        return self.image.begin(at) in (self.entry, RETURN) and self.image.only_returns(at)
+
+    def _rank(self, at):
+        """The turn of a block among those of its function."""
+        begin = self.image.begin(at)
+        if begin not in self.orders:
+            self.orders[begin] = self.image.order(begin)
+        return self.orders[begin].get(at, len(self.orders[begin]))
+
+    def _as_one(self, group):
+        """One state for all that are at one place. What is known from here on is known of each."""
+        states, paths, models = zip(*group)
+        self.model, self.known = models[0], set()
+        if len(states) == 1:
+            self.path = list(paths[0])
+            return states[0]
+        state = self._either_way(states, paths)
         self.known = {lemma.get_id() for lemma in self.lemmas if self.possible(z3.Not(lemma)) is None}
-        self._follow(state)
+        return state
 
     def _either_way(self, states, paths):
-        common = 0
-        while all(len(path) > common and path[common].eq(paths[0][common]) for path in paths):
-            common += 1
-        ways = [z3.And(*path[common:]) for path in paths]
-        either = z3.Or(*ways)
-        self.merges[either.get_id()] = [(path[common:], way) for path, way in zip(paths, ways)]
-        self.path = [*paths[0][:common], either]
+        everywhere = set.intersection(*({one.get_id() for one in path} for path in paths))
+        self.path = [one for one in paths[0] if one.get_id() in everywhere]
+        own = [[one for one in path if one.get_id() not in everywhere] for path in paths]
+        ways = [z3.And(*conditions) for conditions in own]
+        either = z3.simplify(z3.Or(*ways))
+        if not z3.is_true(either):
+            self.merges[either.get_id()] = list(zip(own, ways))
+            self.path.append(either)
         return merged(states, ways)
 
     def _product(self, values, bits):
@@ -478,25 +583,46 @@ class Machine:
             self.products[key] = (self._guess(bits), values)
         return self.products[key][0]
 
+    def _sum(self, values):
+        """The sum of two terms of 64 bits. Where it rests on a guess, all of it but the constant gets a name: a bound that has just
+        been shown of the name is used without a look at what the sum is made of."""
+        total = simple(values[0] + values[1])
+        if isinstance(total, int) or not rests_on_guess(total):
+            return total
+        whole = z3.simplify(z3.substitute(total, *((name, sum_) for name, sum_ in self.sums.values())))
+        parts = whole.children() if z3.is_app_of(whole, z3.Z3_OP_BADD) else [whole]
+        constant = next((one for one in parts if z3.is_bv_value(one)), z3.BitVecVal(0, 64))
+        rest = simple(whole - constant)
+        if z3.is_const(rest):
+            return total
+        if rest.get_id() not in self.sums:
+            self.sums[rest.get_id()] = (self._guess(64), rest)
+        name, _ = self.sums[rest.get_id()]
+        definition = name == rest
+        if not any(one.eq(definition) for one in self.path):
+            self.definitions[definition.get_id()] = definition
+            self.path.append(definition)
+            self.model = self.model.changed({name.decl().name(): self.model.value(rest)})
+        return simple(name + constant)
+
     def _guess(self, bits):
         self.guesses += 1
         return z3.BitVec(f"{GUESS}{self.guesses}", bits)
 
     def _follow(self, state):
-        while state.at != RETURN:
-            if state.cut_now is not None:
-                cut, state.cut_now = state.cut_now, None
-                state.cuts = cut + 1
-                self.waiting[cut].append((state, list(self.path), self.model))
-                return
-            self._enter(state)
-            if self._block(state):
-                return
-        self.paths += 1
-        self.shown["ends"] += 1
-        self.instructions += state.instructions
-        self.longest = max(self.longest, state.instructions)
-        self.end(state)
+        """Executes the block that a state is at, and lets all that follows wait."""
+        if state.at == RETURN:
+            self.paths += 1
+            self.shown["ends"] += 1
+            self.instructions += state.instructions
+            self.longest = max(self.longest, state.instructions)
+            self.end(state)
+            return
+        self._enter(state)
+        if state.at in self.watched:
+            self.watched[state.at](state)
+        if not self._block(state):
+            self._wait(state)
 
     def _enter(self, state):
         name = self.image.function(state.at)
@@ -511,10 +637,10 @@ class Machine:
         model = self.possible(condition)
         if model is None:
             return
-        before, self.model = self.model, model
+        before, length, self.model = self.model, len(self.path), model
         self.path.append(z3.simplify(condition))
         way(state)
-        self.path.pop()
+        del self.path[length:]
         self.model = before
 
     def _block(self, state):
@@ -551,11 +677,11 @@ class Machine:
 
                 def away(other, statement=statement):
                     self._leave(other, statement.dst.value, statement.jumpkind)
-                    self._follow(other)
+                    self._wait(other)
 
                 def on(other, index=index):
                     if not self._statements(other, block, temps, index + 1):
-                        self._follow(other)
+                        self._wait(other)
 
                 self._branch(guard, state.fork(), away)
                 self._branch(z3.Not(guard), state, on)
@@ -566,11 +692,14 @@ class Machine:
         if isinstance(target, int):
             self._leave(state, target, block.jumpkind)
             return False
-        for one in self.values(target, 64):
+        targets = self.values(target, 64)
+        if self.together and not self.image.leads(state.at, targets):
+            raise AnotherWay
+        for one in targets:
 
             def there(other, one=one):
                 self._leave(other, one, block.jumpkind)
-                self._follow(other)
+                self._wait(other)
 
             self._branch(target == one, state.fork(), there)
         return True
@@ -603,16 +732,13 @@ class Machine:
         offset = at - region.begin
         inside = z3.And(z3.ULE(offset, region.room - size), z3.ULE(offset + size, term(limit, 64)))
         self.require("memory", inside, f"{what}, beyond {region.name}")
-        if not write and not isinstance(limit, int):
-            return [SOMEWHERE]
-        return self.values(at, 64)
+        if write or isinstance(limit, int):
+            return self.values(at, 64)
+        return (None if rests_on_guess(at) else self.few_values(at)) or [SOMEWHERE]
 
     def _load(self, state, at, bits):
         at, size = simple(at), bits // 8
         places = self._within(state, at, size, False)
-        for cut in range(state.cuts, len(self.cuts)):
-            if places[0] == self.cuts[cut] and state.cut_now is None:
-                state.cut_now = cut
         if places == [SOMEWHERE]:
             # Whatever stands there, and something else each time: more than there can be, and so all that there can be.
             return self._guess(bits)
@@ -664,6 +790,8 @@ class Machine:
                 return self._divide(state, data.op, values, widths)
             if data.op.startswith("Iop_Mul") and not any(isinstance(one, int) for one in values):
                 return self._product(values, bits)
+            if data.op == "Iop_Add64" and not any(isinstance(one, int) for one in values):
+                return self._sum(values)
             return operate(data.op, values, widths, bits)
         if kind == "Iex_Load":
             return self._load(state, self._read(temps, data.addr), bits)

@@ -13,10 +13,15 @@ from switch import SEEN, WORDS
 PASS, MARKED, REPLICATE, FORWARD, RESOLVE, ASK, TO_LINUX, DROP = range(8)
 # `End::Backup`: the frame takes the backup of its next hop.
 BACKUP = 2
+# `End::Replicate`: at least one copy was sent.
+REPLICATED = 19
 NOT_PLAIN = (1 << 64) - 1
 
 NEVER = 0xFFFF_FFFF
-UP, OWN_SOURCE = 1, 2
+# Bits of a port's flags by their numbers.
+UP, OWN_SOURCE, MARKS = 0, 1, 4
+# The bits of the address of a group (IEEE 802), and how many flagged frames of a port may wait.
+TO_GROUP, ASKING_LIMIT = 40, 256
 GROUP_PORT = 0x7FFF
 IPV4, IPV6, VLAN, SERVICE_VLAN = 0x0800, 0x86DD, 0x8100, 0x88A8
 # From the beginning of the IP header.
@@ -31,8 +36,10 @@ NAMES = {
     "lease": "nothing goes on after the lease, of both slots where both addresses are flow addresses",
     "egress": "a frame leaves by the port of its next hop, or of the backup; never by its ingress port, nor by one that is down",
     "addresses": "destination := next hop's, source := flow address or the port's own (claim 17)",
-    "octets": "nothing else changes but TTL and checksum at a routed hop, DSCP and checksum where the slot says so",
-    "values": "TTL falls by one and is never sent as 0; the DSCP is what the slot says; the checksum changes with the TTL by as much",
+    "flag": "a frame without a flow address is put into a flow, or waits for one, only if it is flagged and the port reads the flag; "
+            "only a port that adds the flag does so (claims 23 and 24)",
+    "octets": "nothing else changes but TTL and checksum at a routed hop, DSCP and checksum where slot or port say so",
+    "values": "TTL falls by one and is never sent as 0; the DSCP is what slot or port say; an IPv4 checksum that was right is right",
     "counters": "a frame that is forwarded is counted in its slot, once; no other counter changes",
     "tables": "no word changes but counters, the meter, and the counts of frames that wait",
     "short way": "where the short way forwards, the long way would: same port, octets and tables",
@@ -66,6 +73,8 @@ class Meaning:
         self.source = z3.ZeroExt(16, number(octets[6:12]))
         self.to_flow, self.from_flow = self.in_block(self.destination), self.in_block(self.source)
         self.address = z3.If(self.to_flow, self.destination, z3.If(self.from_flow, self.source, given.tuple()))
+        self.of_flow = z3.Or(self.to_flow, self.from_flow)
+        self.to_group = z3.Extract(TO_GROUP, TO_GROUP, self.destination) == 1
         self.super_packet = z3.Extract(31, 0, given.gso_size) != 0
         self._headers(octets)
         self.rights = {}
@@ -121,7 +130,56 @@ class Meaning:
         value = z3.Extract(5, 0, word)
         return z3.Or(sets, clears), lambda dscp: z3.If(sets, value, z3.If(clears, dscp & ~value, dscp))
 
+    def at_ingress(self, condition):
+        """Whether the ingress port is there, and a condition on its place holds."""
+        return self.with_port(z3.ZeroExt(48, self.given.ingress), condition)
+
+    def port_is(self, flag, place):
+        return z3.Extract(flag, flag, self.given.own(place)) == 1
+
+    def flag(self, place):
+        """Mask and value of the flag of a port; there is none where the mask is 0."""
+        word = self.given.flag(place)
+        return z3.Extract(13, 8, word), z3.Extract(5, 0, word)
+
+    def is_flagged(self):
+        """The frame is no group's, and carries the flag that its ingress port reads."""
+
+        def carries(place):
+            mask, value = self.flag(place)
+            return z3.And(mask != 0, z3.Not(self.port_is(MARKS, place)), self.dscp()[1] & mask == value)
+
+        return z3.And(z3.Not(self.to_group), self.dscp()[0], self.at_ingress(carries))
+
+    def is_marked(self):
+        """The frame is no group's, and its ingress port adds a flag, to packets that do not carry it."""
+
+        def adds(place):
+            mask, value = self.flag(place)
+            return z3.And(mask != 0, self.port_is(MARKS, place), self.dscp()[1] & mask != value)
+
+        return z3.And(z3.Not(self.to_group), self.dscp()[0], self.at_ingress(adds))
+
+    def with_flag(self, dscp):
+        """A DSCP with the flag of the ingress port added."""
+        result = dscp
+        for place in (2, 1, 0):
+            mask, value = self.flag(place)
+            result = z3.If(self.is_port(z3.ZeroExt(48, self.given.ingress), place), dscp & ~mask | value, result)
+        return result
+
     # The frame.
+
+    def dscp(self):
+        """Whether the frame is an IP packet with a DSCP, and the DSCP."""
+        octets, result, there = self.given.octets, z3.BitVecVal(0, 6), []
+        for version, low in ((4, 2), (6, 6)):
+            for here, at in self.ip(version):
+                is_ip = z3.And(here, z3.Extract(7, 4, octets[at]) == version, z3.ULE(at + 2, self.given.length))
+                value = z3.Extract(low + 5, low, number(octets[at : at + 2]))
+                result = z3.If(is_ip, value, result)
+                there.append(is_ip)
+        return z3.Or(*there), result
 
     def _headers(self, octets):
         def ethertype(at):
@@ -196,25 +254,31 @@ def check_way_on(end, meaning):
     """For a frame that goes on in its flow, whichever way."""
     end.require("port check", meaning.both(meaning.key_holds), "a frame goes on that the key does not let in")
     end.require("lease", meaning.both(meaning.lease_holds), "a frame goes on after the lease")
+    known = z3.And(meaning.given.tuple_known() != 0, meaning.given.tuple() != 0)
+    by_flag = z3.Or(meaning.of_flow, z3.And(meaning.is_flagged(), known))
+    end.require("flag", by_flag, "a frame that is not flagged is put into a flow")
 
 
 def check_egress(end, meaning, word, port):
     """For a frame that leaves by a port, on the hop of a word."""
     given = meaning.given
-    up = meaning.with_port(port, lambda place: z3.Extract(0, 0, given.own(place)) == 1)
+    up = meaning.with_port(port, lambda place: meaning.port_is(UP, place))
     conditions = [port != z3.ZeroExt(48, given.ingress), port == hop_port(word), port != 0, port != GROUP_PORT, up]
     end.require_all("egress", conditions, "the frame leaves by a port that it must not leave by")
 
 
+def source_by(meaning, port):
+    """The source of the frames of a flow that leave by a port."""
+    own = meaning.with_port(port, lambda place: meaning.port_is(OWN_SOURCE, place))
+    port_address = select([(meaning.is_port(port, place), place) for place in (2, 1, 0)],
+                          lambda place: z3.Extract(63, 16, meaning.given.own(place)), 48)
+    return z3.If(own, port_address, z3.Extract(47, 0, meaning.address))
+
+
 def check_addresses(end, meaning, word, port):
     """Claim 17."""
-    given = meaning.given
     destination, source = number(end.octets[0:6]), number(end.octets[6:12])
-    own = meaning.with_port(port, lambda place: z3.Extract(1, 1, given.own(place)) == 1)
-    port_address = select([(meaning.is_port(port, place), place) for place in (2, 1, 0)],
-                          lambda place: z3.Extract(63, 16, given.own(place)), 48)
-    expected = z3.If(own, port_address, z3.Extract(47, 0, meaning.address))
-    conditions = [destination == on_wire(word), source == expected]
+    conditions = [destination == on_wire(word), source == source_by(meaning, port)]
     end.require_all("addresses", conditions, "the frame is sent with other addresses")
 
 
@@ -237,23 +301,29 @@ def check_values(end, meaning, routed, dscp, becomes):
         changes = z3.Or(z3.And(routed, _expects_ttl(meaning)), z3.And(dscp, _expects_dscp(meaning, becomes)))
         end.require("values", z3.Not(changes), "TTL or DSCP stays as it was")
         return
-    right = []
     for version, field in ((4, TTL), (6, HOP_LIMIT)):
         for here, at in meaning.ip(version):
-            falls = z3.And(after[at + field] == before[at + field] - 1, after[at + field] != 0)
-            right.append(z3.Implies(z3.And(here, routed), falls))
-    for here, at in meaning.ip(4):
-        old, new = before[at + TOS], after[at + TOS]
+            if end.machine.possible(here) is None:
+                continue
+            with end.machine.where(here):
+                falls = z3.And(after[at + field] == before[at + field] - 1, after[at + field] != 0)
+                end.require("values", z3.Implies(routed, falls), "the TTL does not fall by one")
+                set_ = _dscp_is_set(meaning, before, after, version, at, becomes)
+                end.require("values", z3.Implies(dscp, set_), "the DSCP is another one than it should be")
+                if version == 4:
+                    end.require("values", _same_sum(before, after, at), "the checksum changes by something else")
+
+
+def _dscp_is_set(meaning, before, after, version, at, becomes):
+    """The DSCP of an IP header that is whole is what it should be, and all beside it stays."""
+    if version == 4:
+        old, new, least = before[at + TOS], after[at + TOS], 20
         expected = z3.Concat(becomes(z3.Extract(7, 2, old)), z3.Extract(1, 0, old))
-        is_v4 = z3.And(here, z3.Extract(7, 4, before[at]) == 4, z3.ULE(at + 20, meaning.given.length))
-        right.append(z3.Implies(z3.And(is_v4, dscp), new == expected))
-        right.append(z3.Implies(z3.And(here, routed, z3.Not(dscp)), _same_sum(before, after, at)))
-    for here, at in meaning.ip(6):
-        old, new = number(before[at : at + 2]), number(after[at : at + 2])
+    else:
+        old, new, least = number(before[at : at + 2]), number(after[at : at + 2]), 2
         expected = z3.Concat(z3.Extract(15, 12, old), becomes(z3.Extract(11, 6, old)), z3.Extract(5, 0, old))
-        is_v6 = z3.And(here, z3.Extract(7, 4, before[at]) == 6, z3.ULE(at + 2, meaning.given.length))
-        right.append(z3.Implies(z3.And(is_v6, dscp), new == expected))
-    end.require_all("values", right, "TTL, DSCP or checksum is another one than it should be")
+    is_ip = z3.And(z3.Extract(7, 4, before[at]) == version, z3.ULE(at + least, meaning.given.length))
+    return z3.Implies(is_ip, new == expected)
 
 
 def _expects_ttl(meaning):
@@ -279,9 +349,9 @@ def _same_sum(before, after, at):
         words = [number(octets[at + field : at + field + 2]) for field in (0, TTL, CHECKSUM)]
         return sum((z3.ZeroExt(16, word) for word in words[1:]), z3.ZeroExt(16, words[0]))
 
-    # Each is below 3 * 0xffff, so they are the same modulo 0xffff if they differ by at most twice that.
+    # Each is at most 3 * 0xffff, so they are the same modulo 0xffff if they differ by so many times that.
     grows = z3.simplify(added(after) - added(before))
-    return z3.Or(*(grows == z3.BitVecVal(times * 0xFFFF, 32) for times in (0, 1, -1, 2, -2)))
+    return z3.Or(*(grows == z3.BitVecVal(times * 0xFFFF, 32) for times in range(-3, 4)))
 
 
 def check_tables(end, meaning, counted, may):
@@ -343,26 +413,100 @@ def _check_kind(end, meaning, kind, verdict, given, no):
         check_tables(end, meaning, z3.BoolVal(True), meter(given))
         check_counted(end, meaning)
         return
-    stays = kind not in (PASS, MARKED, ASK)
-    end.require("port check", stays, "a frame of a flow passes, or asks for another one")
-    if kind == TO_LINUX:
+    if kind in (PASS, MARKED, ASK):
+        end.require("port check", z3.Not(meaning.of_flow), "a frame of a flow passes, or asks for another one")
+    if kind == MARKED:
+        yes = z3.BoolVal(True)
+        end.require("flag", meaning.is_marked(), "a frame is flagged that must not be")
+        check_octets(end, meaning, 0, no, yes)
+        check_values(end, meaning, no, yes, meaning.with_flag)
+    elif kind == TO_LINUX:
         check_way_on(end, meaning)
         check_octets(end, meaning, 6, no, no)
-        own = meaning.with_port(z3.ZeroExt(48, given.ingress),
-                                lambda place: number(end.octets[0:6]) == z3.Extract(63, 16, given.own(place)))
+        own = meaning.at_ingress(lambda place: number(end.octets[0:6]) == z3.Extract(63, 16, given.own(place)))
         end.require("addresses", own, "a frame for Linux is not addressed to the port itself")
     else:
         if kind in (REPLICATE, RESOLVE):
             check_way_on(end, meaning)
             end.require("port check", which == meaning.index(meaning.address), "the verdict names another slot")
-        end.require("octets", z3.BoolVal(not end.changed),
-                    "a frame that is not sent changes")
+        if kind == ASK:
+            end.require("flag", z3.And(meaning.is_flagged(), given.tuple_known() == 0), "a frame waits for a flow that must not")
+        check_octets(end, meaning, 0, no, no)
 
     def may(name, place, before, after):
         if name == "full_at" and kind in (TO_LINUX, DROP):
             return given.rate(place) != 0
         if name == "next" and kind == RESOLVE:
-            return after == before + 1
+            return z3.And(meaning.is_slot(meaning.index(meaning.address), place), after == before + 1)
+        if name == "asking" and kind == ASK:
+            ours = meaning.is_port(z3.ZeroExt(48, given.ingress), place)
+            return z3.And(ours, after == before + 1, z3.ULT(before, ASKING_LIMIT))
         return None
 
     check_tables(end, meaning, no, may)
+
+
+def receiver(meaning, place):
+    """Whether a place of the group has a receiver that is to get a copy, and the word of its hop."""
+    given = meaning.given
+    word = given.hop(place)
+    port = hop_port(word)
+    there = z3.And(z3.UGT(given.places(), place), port != 0, port != GROUP_PORT, port != z3.ZeroExt(48, given.ingress))
+    return there, word
+
+
+def check_copy(end, meaning, port, places):
+    """A copy of a frame that is sent by a port is one of a receiver in one of the places, as that one is to get it."""
+    given = meaning.given
+    destination, source = number(end.octets[0:6]), number(end.octets[6:12])
+    up = meaning.with_port(port, lambda place: meaning.port_is(UP, place))
+    end.require("egress", z3.And(up, port != z3.ZeroExt(48, given.ingress)), "a copy leaves by a port that it must not leave by")
+    theirs = []
+    for place in range(places):
+        there, word = receiver(meaning, place)
+        theirs.append((z3.And(there, port == hop_port(word), destination == on_wire(word)), word))
+    end.require("addresses", z3.Or(*(one for one, _ in theirs)), "a copy is sent that is no receiver's")
+    end.require("addresses", source == source_by(meaning, port), "a copy is sent with another source")
+    dscp, becomes = meaning.restore()
+    for one, word in theirs:
+        if end.machine.possible(one) is not None:
+            with end.machine.where(one):
+                check_octets(end, meaning, 12, hop_routed(word), dscp)
+                check_values(end, meaning, hop_routed(word), dscp, becomes)
+
+
+def check_replicated(end, meaning, how, places):
+    """All that must hold where the copies of a frame have been made."""
+    given, counted = meaning.given, how == REPLICATED
+    receivers = ("receiver_packets", "receiver_bytes", "missed")
+
+    def may(name, place, before, after):
+        if name == "full_at":
+            return given.rate(place) != 0
+        return receiver(meaning, place)[0] if name in receivers and place < places else None
+
+    check_tables(end, meaning, counted, may)
+    for one in (True, False):
+        if end.machine.possible(counted == one) is not None:
+            with end.machine.where(counted == one):
+                check_copies_counted(end, meaning, one, places)
+
+
+def check_copies_counted(end, meaning, counted, places):
+    """Each receiver has one copy more, or one that it did not get; and the flow one frame if anybody got it."""
+    given = meaning.given
+    if counted:
+        check_counted(end, meaning)
+    right, anybody = [], []
+    for place in range(places):
+        grows = []
+        for name in ("receiver_packets", "receiver_bytes", "missed"):
+            at = next(at for at, word in WORDS.items() if word == (name, place))
+            grows.append(end.words.get(at, given.words[at]) - given.words[at])
+        there, _ = receiver(meaning, place)
+        got = z3.And(grows[0] == 1, grows[1] == given.length, grows[2] == 0)
+        nothing = z3.And(grows[0] == 0, grows[1] == 0)
+        anybody.append(z3.And(there, got))
+        right.append(z3.Or(meaning.super_packet, z3.And(there, got), z3.And(nothing, z3.Or(grows[2] == 0, z3.And(there, grows[2] == 1)))))
+    right.append(z3.Or(meaning.super_packet, z3.Or(*anybody) if counted else z3.Not(z3.Or(*anybody))))
+    end.require_all("counters", right, "a receiver's counters do not grow by its copy")

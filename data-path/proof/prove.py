@@ -31,18 +31,20 @@ def inside(function):
 class Task:
     """One entry of the library, from all beginnings that the assumptions allow."""
 
-    def __init__(self, name, entry, copies=1, cuts=()):
+    def __init__(self, name, entry, copies=1, together=False):
         self.name, self.entry = name, entry
         self.given = Given(LENGTH_MAX, copies)
         self.meaning = Meaning(self.given)
-        self.cuts = cuts
+        self.together = together
         self.replayed = self.guessed = 0
+        self.next_word = time.monotonic() + 30
 
     def prove(self, path):
         image = Image(path)
         self.library = ctypes.CDLL(os.path.abspath(path))
         given = self.given
-        self.machine = Machine(image, given.regions(image), inside, self.cuts)
+        self.machine = Machine(image, given.regions(image), inside, self.together)
+        self.machine.progress = self.progress
         self.machine.lemmas = [self.meaning.both(holds) for holds in (self.meaning.key_holds, self.meaning.lease_holds)]
         state = given.state(image, self.entry, self.arguments())
         begun = time.monotonic()
@@ -59,6 +61,12 @@ class Task:
             "seconds": round(time.monotonic() - begun, 1),
         }
 
+    def progress(self, machine):
+        """Says every half minute how far it is."""
+        if time.monotonic() >= self.next_word:
+            self.next_word += 30
+            print(f"    {self.name}: {machine.turns} blocks, {machine.paths} ends, {machine.questions.asked} questions", file=sys.stderr)
+
     def arguments(self):
         given = self.given
         return [given.given_at(), z3.ZeroExt(48, given.ingress), given.switch_at()]
@@ -67,6 +75,9 @@ class Task:
         return []
 
     def end(self, state):
+        if self.machine.paths == 1:
+            # The machine may have begun anew.
+            self.replayed = self.guessed = 0
         self.check(state, term(state.get(register("rax"), 64), 64))
         self.replay(state)
 
@@ -125,17 +136,44 @@ class Memory:
 
 
 class Run(Task):
-    """`flowlane_pipeline::run`, for some of the frames."""
-
-    def __init__(self, name, entry, more, **others):
-        super().__init__(name, entry, **others)
-        self.more = more
+    """`flowlane_pipeline::run`."""
 
     def assumptions(self):
-        return [*one_naming(self.meaning), *(one(self.meaning) for one in self.more)]
+        return one_naming(self.meaning)
 
     def check(self, state, verdict):
         properties.check_run(End(self.machine, state, self.given), self.meaning, verdict)
+
+
+class Replicate(Task):
+    """`flowlane_pipeline::replicate`, for groups with so many places."""
+
+    PLACES = 2
+
+    def arguments(self):
+        given, meaning = self.given, self.meaning
+        numbers = (z3.Extract(31, 0, number) for number in (meaning.index(meaning.address), given.group_number()))
+        return [*super().arguments(), *(z3.ZeroExt(32, number) for number in numbers)]
+
+    def assumptions(self):
+        """`run` has found the flow in its slot. Receivers at one port and address are all in the same subnet, or all not."""
+        given, meaning = self.given, self.meaning
+        words = [given.hop(place) for place in range(self.PLACES)]
+        alike = [z3.Implies(z3.Extract(62, 0, one) == z3.Extract(62, 0, other), one == other) for one in words for other in words]
+        self.machine.watched[self.machine.image.named["flowlane_sent"]] = self.sent
+        found = given.slot_number(0) == meaning.index(meaning.address)
+        return [z3.ULE(given.places(), self.PLACES), found, meaning.key_holds(meaning.address), *alike]
+
+    def native(self, copies, value):
+        index, group = (value(argument) for argument in self.arguments()[-2:])
+        return [*super().native(copies, value), ctypes.c_uint32(index), ctypes.c_uint32(group)]
+
+    def sent(self, state):
+        port = z3.ZeroExt(48, term(state.get(register("rdi"), 16), 16))
+        properties.check_copy(End(self.machine, state, self.given), self.meaning, port, self.PLACES)
+
+    def check(self, state, how):
+        properties.check_replicated(End(self.machine, state, self.given), self.meaning, how & 0xFF, self.PLACES)
 
 
 class Forward(Task):
@@ -246,46 +284,11 @@ def written_by_us(meaning):
     return conditions
 
 
-def of_flow(meaning):
-    """The frame carries a flow address."""
-    return z3.Or(meaning.to_flow, meaning.from_flow)
-
-
-def whole(meaning):
-    """The frame is one on the wire, with its tags in its octets."""
-    return z3.And(meaning.given.gso_size == 0, meaning.given.tag_beside == 0)
-
-
-def keeps(meaning):
-    """The slot leaves the DSCP of packets as it is."""
-    return z3.Not(restores(meaning))
-
-
-def restores(meaning):
-    """The slot says what becomes of the DSCP."""
-    return meaning.restore()[0]
-
-
-def bridged(meaning):
-    """Neither next hop nor backup lead to another subnet."""
-    return z3.Not(routed(meaning))
-
-
-def routed(meaning):
-    """Next hop or backup lead to another subnet."""
-    return z3.Or(*(properties.hop_routed(word) for word in (meaning.given.next(0), meaning.given.backup(0))))
-
-
-# Where paths come together: what is read next does not depend on which way has led there.
-NEXT, RATE = SWITCH + 144, SWITCH + 176
-
 TASKS = {
     "forward": lambda: Forward("forward", "flowlane_forward"),
     "forward and run": lambda: Both("forward and run", "flowlane_both", copies=2),
-    "run": lambda: Run("run", "flowlane_run", more=[of_flow, whole, keeps], cuts=[NEXT, RATE]),
-    "run, restored": lambda: Run("run, restored", "flowlane_run", more=[of_flow, whole, restores, bridged], cuts=[NEXT, RATE]),
-    "run, restored and routed": lambda: Run("run, restored and routed", "flowlane_run",
-                                            more=[of_flow, whole, restores, routed], cuts=[NEXT, RATE]),
+    "run": lambda: Run("run", "flowlane_run", together=True),
+    "replicate": lambda: Replicate("replicate", "flowlane_replicate", together=True),
 }
 
 

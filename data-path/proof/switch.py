@@ -36,7 +36,7 @@ for _place in range(SLOTS):
 for _place in range(PORTS):
     WORDS[96 + 8 * _place] = ("port_number", _place)
     _lay(PORT, 256 + 64 * _place, _place)
-_lay(("unused",), 120)
+_lay(("taking",), 120)
 _lay(("places",) + ("group_unused",) * 7, 448)
 for _place in range(RECEIVERS):
     _lay(RECEIVER, 512 + 32 * _place, _place)

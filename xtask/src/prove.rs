@@ -29,7 +29,7 @@ pub struct Options {
     /// The result as a line of JSON on standard output
     #[arg(long)]
     json: bool,
-    /// Prove the whole list of steps too, for frames that carry a flow address; takes long
+    /// Prove the whole list of steps too, for all frames: ten minutes more
     #[arg(long, conflicts_with = "seeded")]
     long: bool,
     /// Prove nothing of the pipeline itself, only show that the proof finds faults that are put into it

@@ -24,10 +24,18 @@ pub struct Switch {
     group_number: u64,
     slot_numbers: [u64; SLOTS],
     port_numbers: [u64; PORTS],
-    reserved: u64,
+    /// Which ports take a frame: bit `n` is that of all whose numbers are `n` modulo 64.
+    taking: u64,
     slots: [Slot; SLOTS],
     ports: [PortEntry; PORTS],
     group: Group,
+}
+
+impl Switch {
+    /// Whether a port takes the frame that is sent by it.
+    pub(crate) fn takes(&self, port: PortId) -> bool {
+        self.taking >> (port.0 & 63) & 1 != 0
+    }
 }
 
 // Where the proof looks for them.

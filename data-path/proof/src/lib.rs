@@ -11,7 +11,8 @@ pub use frame::Given;
 pub use given::Switch;
 
 use flowlane_pipeline::Verdict;
-use flowlane_wire::PortId;
+use flowlane_tables::GroupIndex;
+use flowlane_wire::{PortId, SlotIndex};
 use frame::Octets;
 
 /// A verdict as a number: what it is, the end of the frame, and the port or slot.
@@ -70,4 +71,30 @@ pub unsafe extern "C" fn flowlane_both(
         Some(_) => number(flowlane_pipeline::run(&mut again, PortId(ingress), switch_again, &mut ())),
         None => u64::MAX,
     }
+}
+
+/// [`flowlane_pipeline::replicate`]: how the frame ends.
+///
+/// # Safety
+/// There are as many octets as the frame says, used by nobody else.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn flowlane_replicate(
+    given: &Given,
+    ingress: u16,
+    switch: &Switch,
+    slot: u32,
+    group: u32,
+) -> u64 {
+    // SAFETY: as the caller promises.
+    let mut frame = unsafe { Octets::of(given) };
+    let (slot, group) = (SlotIndex(slot), GroupIndex(group));
+    let send = |_: &mut Octets<'_>, port: PortId| flowlane_sent(port.0, switch);
+    flowlane_pipeline::replicate(&mut frame, PortId(ingress), slot, group, switch, &mut (), send) as u64
+}
+
+/// Here the proof looks at each copy of a frame. Whether the port takes it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn flowlane_sent(port: u16, switch: &Switch) -> bool {
+    switch.takes(PortId(port))
 }

@@ -22,7 +22,7 @@ const fn pipeline(
     Fault { name, file, right, wrong, entry, breaks }
 }
 
-pub const FAULTS: [Fault; 12] = [
+pub const FAULTS: [Fault; 14] = [
     pipeline(
         "the port is not checked",
         "data-path/pipeline/src/check.rs",
@@ -101,5 +101,17 @@ pub const FAULTS: [Fault; 12] = [
         "data-path/pipeline/src/lib.rs",
         ["if egress.hop.routed {", "if !egress.hop.routed {"],
         ["run", "values"],
+    ),
+    pipeline(
+        "frames that are not flagged get flows",
+        "data-path/pipeline/src/flag.rs",
+        ["if !flag.is_in(dscp) {", "if !flag.is_in(dscp) && dscp == 0 {"],
+        ["run", "flag"],
+    ),
+    pipeline(
+        "a copy goes back to where its frame came from",
+        "data-path/pipeline/src/replicate.rs",
+        ["hop.port.0 != self.ingress.0", "hop.port.0 != 0"],
+        ["replicate", "egress"],
     ),
 ];
