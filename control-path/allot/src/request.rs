@@ -207,6 +207,11 @@ pub struct Change {
 }
 
 impl Change {
+    /// Whether a lease is over by it.
+    pub fn ends(&self) -> bool {
+        self.before.as_ref().is_some_and(Lease::is_active) && !self.after.as_ref().is_some_and(Lease::is_active)
+    }
+
     /// Whether the store does not know it yet: all but the end of a lease, as long as that is not after
     /// [`Lease::reserved`].
     pub fn needs_writing(&self) -> bool {

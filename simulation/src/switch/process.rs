@@ -30,6 +30,9 @@ pub struct Process {
     commit: Option<Commit>,
     /// After a failed commit, expired leases are tried again only from here on.
     not_before: u64,
+    /// A commit that was to end a lease has failed: its end may be on disk all the same, so nothing is promised until a commit
+    /// has put that right.
+    unsure: bool,
     waiting: BTreeMap<SlotIndex, Vec<Waiting>>,
 }
 
@@ -67,6 +70,7 @@ impl Process {
             queue: VecDeque::new(),
             commit: None,
             not_before: 0,
+            unsure: false,
             waiting: BTreeMap::new(),
         };
         process.adopt(now.boot_ms, machine, outbox);
@@ -159,7 +163,7 @@ impl Process {
             })
             .collect();
         let changes = self.allotter.take_changes();
-        if !changes.iter().any(Change::needs_writing) {
+        if !self.unsure && !changes.iter().any(Change::needs_writing) {
             // Renewals as far as the rows on disk go.
             changes.iter().for_each(|change| self.apply(change, now, machine, outbox));
             return answer_all(answers, now, machine, outbox);
@@ -208,9 +212,11 @@ impl Process {
         let (Commit { changes, answers, .. }, now) = (commit, moment.boot_ms);
         outbox.push(Output::Committed(written));
         if written {
+            self.unsure = false;
             changes.iter().for_each(|change| self.apply(change, now, machine, outbox));
             answer_all(answers, now, machine, outbox);
         } else {
+            self.unsure |= changes.iter().any(Change::ends);
             self.allotter.undo(changes);
             self.not_before = now + RETRY;
             let fail =

@@ -46,7 +46,7 @@ impl Leases {
             },
             |trouble| trouble.ended,
         );
-        ended.extend(failed.changes.iter().filter(|change| ends(change)).map(|change| change.slot));
+        ended.extend(failed.changes.iter().filter(|change| change.ends()).map(|change| change.slot));
         self.allotter.undo(failed.changes);
         let retry = now + RETRY.max(now.saturating_sub(failed.since).saturating_mul(REST));
         self.trouble = Some(Trouble { problem, retry, ended });
@@ -92,9 +92,4 @@ impl Leases {
     fn failure(&self) -> Failure {
         Failure::Store(self.problem().unwrap_or_default().to_owned())
     }
-}
-
-/// Whether a lease is over by this change.
-fn ends(change: &Change) -> bool {
-    change.before.as_ref().is_some_and(Lease::is_active) && !change.after.as_ref().is_some_and(Lease::is_active)
 }
