@@ -263,8 +263,13 @@ fn a_damaged_store_is_not_restored() {
     assert!(matches!(refused(Lease { first: u64::MAX, ..other.clone() }), RestoreError::DoesNotFit { .. }));
     assert!(matches!(refused(Lease { first: 9, count: u32::MAX, ..other.clone() }), RestoreError::DoesNotFit { .. }));
     assert!(matches!(refused(Lease { first: 9, count: 0, ..other }), RestoreError::DoesNotFit { .. }));
-    assert!(matches!(refused(Lease { first: 9, ..lease }), RestoreError::SameKey { iaid: 1, .. }));
+    assert!(matches!(refused(Lease { first: 9, ..lease.clone() }), RestoreError::SameKey { iaid: 1, .. }));
     assert_eq!(allotter, before);
+
+    let mut allotter = Allotter::new(block(64), policy(), 0);
+    allotter.restore(Lease { first: 1, count: 1, ..lease.clone() }).expect("restored");
+    let overlaps = Lease { key: key(2, 1), first: 0, count: 2, ..lease };
+    assert_eq!(allotter.restore(overlaps), Err(RestoreError::Overlap(SlotIndex(1))), "the slot that is taken");
 }
 
 #[test]
