@@ -97,9 +97,9 @@ pub const FAULTS: [Fault; 14] = [
         ["forward and run", "short way"],
     ),
     pipeline(
-        "a hop in the same subnet lowers the TTL",
+        "a routed hop leaves the TTL as it is",
         "data-path/pipeline/src/lib.rs",
-        ["if egress.hop.routed {", "if !egress.hop.routed {"],
+        ["if egress.hop.routed {", "if egress.hop.routed && egress.hop.port.0 == 0 {"],
         ["run", "values"],
     ),
     pipeline(
