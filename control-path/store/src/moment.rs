@@ -77,6 +77,18 @@ mod tests {
     }
 
     #[test]
+    fn the_wall_clock_is_read_to_the_millisecond() {
+        let wall_ms = || {
+            let since = std::time::UNIX_EPOCH.elapsed().expect("after 1970");
+            u64::try_from(since.as_millis()).expect("before the end of time")
+        };
+        for _ in 0..20 {
+            let (before, now, after) = (wall_ms(), Moment::now().expect("clocks"), wall_ms());
+            assert!((before..=after).contains(&now.wall_ms), "{now:?} is not within {before} and {after}");
+        }
+    }
+
+    #[test]
     fn time_goes_on_between_two_readings() {
         let first = Moment::now().expect("clocks");
         std::thread::sleep(std::time::Duration::from_millis(5));

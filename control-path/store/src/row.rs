@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::cmp::Ordering;
 
 /// The layout that this program writes.
 pub(crate) const VERSION: u8 = 4;
@@ -34,14 +35,14 @@ pub(crate) fn decode<T: DeserializeOwned>(key: u32, row: &[u8]) -> Result<T, Row
     if sum != checksum(key, body).to_le_bytes() {
         return Err(RowError::Damaged);
     }
-    match body.split_first() {
-        Some((&VERSION, value)) => match postcard::take_from_bytes(value) {
+    let (&version, value) = body.split_first().filter(|(version, _)| **version != 0).ok_or(RowError::Damaged)?;
+    match version.cmp(&VERSION) {
+        Ordering::Greater => Err(RowError::Newer(version)),
+        Ordering::Less => Err(RowError::Older(version)),
+        Ordering::Equal => match postcard::take_from_bytes(value) {
             Ok((value, [])) => Ok(value),
             _ => Err(RowError::Damaged),
         },
-        Some((&version, _)) if version > VERSION => Err(RowError::Newer(version)),
-        Some((&version, _)) if version > 0 => Err(RowError::Older(version)),
-        _ => Err(RowError::Damaged),
     }
 }
 
@@ -84,7 +85,9 @@ mod tests {
 
     #[test]
     fn a_row_of_another_layout_is_not_called_damaged() {
-        for (version, error) in [(VERSION + 1, RowError::Newer(VERSION + 1)), (1, RowError::Older(1))] {
+        // No layout had the number 0: that is what an empty page begins with.
+        let errors = [(VERSION + 1, RowError::Newer(VERSION + 1)), (1, RowError::Older(1)), (0, RowError::Damaged)];
+        for (version, error) in errors {
             let mut row = vec![version, 9, 9];
             row.extend(checksum(7, &row).to_le_bytes());
             assert_eq!(decode::<u64>(7, &row), Err(error));

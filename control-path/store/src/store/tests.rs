@@ -84,6 +84,17 @@ fn folder() -> (TempDir, PathBuf) {
 }
 
 #[test]
+fn a_store_that_somebody_has_made_meanwhile_is_left_as_it_is() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("leases.redb");
+    assert!(create(&path, block(), &now()).expect("made"));
+    let before = std::fs::read(&path).expect("a store");
+    assert!(!create(&path, block(), &moment("later", 9, 9)).expect("there is one"));
+    assert!(std::fs::read(&path).expect("a store") == before);
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing else is left");
+}
+
+#[test]
 fn a_new_store_is_private_and_empty() {
     let (_folder, path) = folder();
     let (store, restored) = open(&path).expect("opened");
