@@ -44,7 +44,7 @@ class Task:
         self.library = ctypes.CDLL(os.path.abspath(path))
         given = self.given
         self.machine = Machine(image, given.regions(image), inside, self.together)
-        self.machine.progress = self.progress
+        self.machine.progress, self.machine.watched = self.progress, self.watched(image)
         self.machine.lemmas = [self.meaning.both(holds) for holds in (self.meaning.key_holds, self.meaning.lease_holds)]
         state = given.state(image, self.entry, self.arguments())
         begun = time.monotonic()
@@ -70,6 +70,10 @@ class Task:
     def arguments(self):
         given = self.given
         return [given.given_at(), z3.ZeroExt(48, given.ingress), given.switch_at()]
+
+    def watched(self, image):
+        """What looks at the state on the way, by the address of the function that is called there."""
+        return {}
 
     def assumptions(self):
         return []
@@ -160,9 +164,11 @@ class Replicate(Task):
         given, meaning = self.given, self.meaning
         words = [given.hop(place) for place in range(self.PLACES)]
         alike = [z3.Implies(z3.Extract(62, 0, one) == z3.Extract(62, 0, other), one == other) for one in words for other in words]
-        self.machine.watched[self.machine.image.named["flowlane_sent"]] = self.sent
         found = given.slot_number(0) == meaning.index(meaning.address)
         return [z3.ULE(given.places(), self.PLACES), found, meaning.key_holds(meaning.address), *alike]
+
+    def watched(self, image):
+        return {image.named["flowlane_sent"]: self.sent}
 
     def native(self, copies, value):
         index, group = (value(argument) for argument in self.arguments()[-2:])
