@@ -62,7 +62,7 @@ const SUBJECTS: [Subject; 5] = [
     Subject {
         package: "flowlane-allot",
         quick: Tests { packages: &["flowlane-allot"], targets: &["--lib"] },
-        whole: Tests { packages: &["flowlane-allot", "flowlane-store"], targets: &["--lib"] },
+        whole: Tests { packages: &["flowlane-allot", "flowlane-store"], targets: &["--tests"] },
     },
     Subject {
         package: "flowlane-store",
@@ -127,9 +127,13 @@ impl Subject {
     fn run(&self, repository: &Repository, program: &Path, options: &Options) -> Result<Results, Error> {
         let folder = repository.target.join("mutants").join(self.package);
         fs::create_dir_all(&folder).map_err(Error::file("made", &folder))?;
-        let mut results = if options.resume || options.report { Results::read(&folder)? } else { Results::default() };
+        let known = options.resume || options.report;
+        let mut results = if known { Results::read(&folder)? } else { Results::default() };
         let all = self.list(repository, program, true)?;
         results.begin(&all, self.list(repository, program, false)?.len() - all.len());
+        if known {
+            results.add(&folder)?;
+        }
         for tests in [&self.quick, &self.whole] {
             let left = results.left();
             if left > 0 && !options.report {

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
 /// Where the results are kept, in the folder of a package.
 const FILE: &str = "results.json";
@@ -87,11 +87,14 @@ impl Results {
         fs::write(theirs.join("caught.txt"), text).map_err(Error::file("written", theirs))
     }
 
-    /// Adds what a round of cargo-mutants has found out.
+    /// Adds what the last round of cargo-mutants has found out, to its end or to where it was stopped; nothing without one.
     pub fn add(&mut self, folder: &Path) -> Result<(), Error> {
         let path = folder.join(THEIRS).join("outcomes.json");
-        let text = fs::read_to_string(&path).map_err(Error::file("read", path))?;
-        self.add_outcomes(&text)
+        match fs::read_to_string(&path) {
+            Ok(text) => self.add_outcomes(&text),
+            Err(absent) if absent.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Error::file("read", path)(error)),
+        }
     }
 
     fn add_outcomes(&mut self, text: &str) -> Result<(), Error> {
@@ -228,5 +231,18 @@ mod tests {
         assert_eq!(told, "a\nc\nd\n");
         results().write(folder.path()).expect("kept");
         assert_eq!(Results::read(folder.path()).expect("kept"), results());
+    }
+
+    #[test]
+    fn what_a_stopped_round_has_found_is_added() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut stopped = Results::default();
+        stopped.begin(&["a", "b", "c", "d", "e"].map(String::from), 7);
+        stopped.add(folder.path()).expect("no round yet");
+        assert_eq!(stopped.counts().untried, 5);
+        fs::create_dir(folder.path().join(THEIRS)).expect("a folder");
+        fs::write(folder.path().join(THEIRS).join("outcomes.json"), ROUND).expect("a round");
+        stopped.add(folder.path()).expect("a round");
+        assert_eq!(stopped, results());
     }
 }
