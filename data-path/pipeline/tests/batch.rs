@@ -2,9 +2,9 @@
 #![allow(missing_docs)]
 
 use flowlane_pipeline::{Tables, Verdict, run, run_batch};
-use flowlane_tables::{Group, GroupIndex, PortEntry, Slot, Tuple};
-use flowlane_vectors::{Buffer, Memory, Setup, all, flow_address, frames::ethernet};
-use flowlane_wire::{Block, Mac, PortId, SlotIndex};
+use flowlane_tables::{Group, GroupIndex, NextHop, PortEntry, PortFlags, Resolution, Slot, Tuple};
+use flowlane_vectors::{Buffer, Flow, Lease, Memory, Meter, Port, Setup, all, flow_address, frames::ethernet};
+use flowlane_wire::{Block, Mac, PortId, Restore, SlotIndex};
 use std::cell::RefCell;
 
 const HOUR: u64 = 3_600_000_000_000;
@@ -32,6 +32,36 @@ fn frames_of_one_flow_in_a_batch_see_each_other() {
         let frames = vec![Buffer::of(&vector); 40];
         let expected = one_by_one(&vector.setup, vector.ingress, &frames);
         assert_eq!(together(&vector.setup, vector.ingress, &frames), expected, "{}", vector.name);
+    }
+}
+
+/// However many are left over when those ahead have been asked for.
+#[test]
+fn each_frame_of_a_batch_goes_the_way_of_its_own_flow() {
+    const MOST: u8 = 70;
+    let mac = |last| Mac([2, 0, 0, 0, 0, last]);
+    let ports = [1, 2].map(|id| Port {
+        id: PortId(id),
+        mac: mac(id as u8),
+        mtu: 1500,
+        flags: PortFlags::UP,
+        flag: None,
+        asking: 0,
+    });
+    let flows = (0..MOST).map(|slot| Flow {
+        address: flow_address(0, slot),
+        port: PortId(1),
+        lease: Lease::Future,
+        next: Resolution::Resolved(NextHop { mac: mac(100 + slot), port: PortId(2), routed: false }),
+        backup: None,
+        meter: Meter::Unlimited,
+        restore: Restore::Keep,
+    });
+    let setup = Setup { ports: ports.into(), flows: flows.collect(), ..Setup::default() };
+    for frames in 0..=MOST {
+        let to_flow = |slot| Buffer::plain(ethernet(flow_address(0, slot).mac(), mac(99), &[], 0x88b5, &[]));
+        let frames: Vec<Buffer> = (0..frames).map(to_flow).collect();
+        assert_eq!(together(&setup, PortId(1), &frames), one_by_one(&setup, PortId(1), &frames));
     }
 }
 

@@ -2,7 +2,7 @@
 #![allow(missing_docs)]
 
 use flowlane_pipeline::{Verdict, forward, run};
-use flowlane_tables::{End, NextHop, PortFlags, Resolution};
+use flowlane_tables::{End, NextHop, PortFlags, Resolution, ticks};
 use flowlane_vectors::{Buffer, Flow, Lease, Memory, Meter, Port, Setup, all, flow_address, frames::ethernet};
 use flowlane_wire::{Mac, PortId, Restore};
 
@@ -88,6 +88,21 @@ fn what_needs_a_closer_look_is_not_plain() {
     assert!(!is_plain(to_flow(), |setup| setup.ports[1].flags = PortFlags::default()));
     let back = NextHop { mac: HOST, port: PortId(1), routed: false };
     assert!(!is_plain(to_flow(), |setup| setup.flows[0].next = Resolution::Resolved(back)), "whence it came");
+}
+
+#[test]
+fn a_lease_has_ended_when_its_tick_has_come() {
+    for meter in [Meter::Unlimited, Meter::Wide] {
+        let mut setup = setup();
+        setup.flows[0].meter = meter;
+        let memory = Memory::new(&setup, HOUR);
+        let is_plain = |expires| {
+            memory.slots()[1].set_expires(expires);
+            forward(&mut frame(flow_address(0, 1).mac(), HOST, 46), PortId(1), &memory).is_some()
+        };
+        let now = ticks(HOUR);
+        assert_eq!([now - 1, now, now + 1].map(is_plain), [false, false, true], "{meter:?}");
+    }
 }
 
 /// All words of slots and ports.
