@@ -6,12 +6,12 @@ use crate::{
     frame::{SOURCE, block},
     path::Path,
     processor::{Priority, Processor},
-    work::{IN, OUT, Work},
+    work::{EXPIRES, IN, OUT, Work},
 };
 use flowlane_lab::{Link, LinkState, Mac, Netns};
 use flowlane_ports::{PortError, af_packet::RxFrame, af_xdp};
 use flowlane_program::{Kernel, KernelOptions, Mode, ProgramError, Tables, bpffs};
-use flowlane_tables::{NEVER, NextHop, PortFlags, Rate, Resolution};
+use flowlane_tables::{NextHop, PortFlags, Rate, Resolution};
 use flowlane_userspace::{Control, Seen, Transmitters, Work as Threads, Worker};
 use flowlane_wire::{Flag, PortId, SlotIndex};
 use std::{
@@ -164,7 +164,7 @@ pub(crate) fn both_ways(path: &Path) -> Result<(SetUp, Mac, Mac), Error> {
     })??;
     fill(&switch.tables, &ports, Work::Unicast, 1)?;
     let next = Resolution::Resolved(NextHop { mac: SOURCE, port: IN, routed: false });
-    switch.tables.slots()[1].install(back, OUT, NEVER, Rate::UNLIMITED, next);
+    switch.tables.slots()[1].install(back, OUT, EXPIRES, Rate::UNLIMITED, next);
     Ok((SetUp::of(switch), there.mac(), back.mac()))
 }
 

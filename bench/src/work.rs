@@ -10,6 +10,9 @@ use serde::Serialize;
 pub(crate) const IN: PortId = PortId(1);
 pub(crate) const OUT: PortId = PortId(2);
 
+/// The tick at which leases end: long after the measurement, but where a lease has no end, the clock is not read.
+pub(crate) const EXPIRES: u32 = NEVER - 1;
+
 /// Receivers of a group.
 const RECEIVERS: u64 = 4;
 /// Theirs.
@@ -81,7 +84,7 @@ impl Work {
         let rate = if self == Self::Metered { Rate::new(METER, BURST) } else { Rate::UNLIMITED };
         for address in addresses(flows) {
             let slot = &tables.slots()[tables.block().slot(address).0 as usize];
-            slot.install(address, IN, NEVER, rate, next);
+            slot.install(address, IN, EXPIRES, rate, next);
         }
         if self == Self::Flagged {
             tables.ports()[usize::from(IN.0)].set_flag(Some(Flag::DEFAULT));

@@ -8,11 +8,12 @@
 //! to run the predecessor's programs on the predecessor's tables; then it replaces the program behind each link as ever.
 
 use crate::{
-    Mapped, ProgramError, Punts, Tables, Tuples, bpffs,
+    KernelOptions, Mapped, ProgramError, Punts, Tables, Tuples, bpffs,
+    loader::Loader,
     object::{access, attach_when_free, fd, keep, namespace, pin, pinned, program_of, remove_if_there, take},
 };
 use aya::{
-    Ebpf, EbpfLoader, Pod,
+    Ebpf,
     maps::{DevMap, HashMap, MapData, MapError, PerCpuArray, RingBuf, XskMap, xdp::XdpMapError},
     programs::{
         LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode,
@@ -22,7 +23,7 @@ use aya::{
     },
 };
 use flowlane_tables::{GROUPS, MAX_PORTS};
-use flowlane_wire::{Block, PortId};
+use flowlane_wire::PortId;
 use std::{
     collections::BTreeMap,
     fs,
@@ -30,11 +31,8 @@ use std::{
         fd::{AsFd, AsRawFd as _},
         unix::fs::DirBuilderExt,
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
-
-/// A switch's programs as built for the kernel, from `data-path/kernel`.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../data-path/kernel/switch.bpf.o");
 
 /// Where in the kernel a port's program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,19 +41,6 @@ pub enum Mode {
     Xdp,
     /// On socket buffers, before the network stack. For virtual ports: super-packets stay whole.
     Tc,
-}
-
-/// What a kernel is started with.
-#[derive(Clone, Debug)]
-pub struct KernelOptions {
-    /// The switch's name: the directory of its pins.
-    pub name: String,
-    /// The switch's addresses.
-    pub block: Block,
-    /// The size of the queue to userspace in octets; a power of two, at least a page.
-    pub queue_bytes: u32,
-    /// Whether every frame is shown to userspace.
-    pub show: bool,
 }
 
 /// A port whose frames the kernel handles.
@@ -73,9 +58,8 @@ pub struct Attachment {
 
 /// The kernel's side of a switch.
 pub struct Kernel {
-    options: KernelOptions,
+    loader: Loader,
     directory: bpffs::Directory,
-    maps: PathBuf,
     /// The network namespace, by number: interface indices mean something within it only.
     namespace: u64,
     devices: DevMap<MapData>,
@@ -83,25 +67,6 @@ pub struct Kernel {
     /// The programs of ports that were attached before: an interface that comes back waits for no verifier.
     loaded: BTreeMap<PortId, (Mode, Ebpf)>,
 }
-
-/// The maps that all programs share, and the files that they are pinned to.
-const SHARED: [(&str, &str); 7] = [
-    ("SLOTS", "slots"),
-    ("PORTS", "ports"),
-    ("MULTICAST", "groups"),
-    ("TUPLES", "tuples"),
-    ("DEVICES", "devices"),
-    ("COUNTS", "counts"),
-    ("PUNTS", "punts"),
-];
-
-/// Words of a block, as the loader takes them.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct BlockWords([u64; 5]);
-
-// SAFETY: plain numbers without padding.
-unsafe impl Pod for BlockWords {}
 
 impl Kernel {
     /// Makes the tables, or adopts those that a predecessor of the same name has pinned.
@@ -111,8 +76,9 @@ impl Kernel {
         let maps = directory.path().join(Tables::directory_name(options.block));
         let adopted = maps.join("slots").exists();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&maps).map_err(ProgramError::file(&maps))?;
-        let mut object = load(&options, &maps, PortId::NONE)?;
-        let slots = Mapped::shared(fd(&take(&mut object, "SLOTS")?)?, options.block.slots() as usize)?;
+        let block = options.block;
+        let (loader, mut object) = Loader::open(options, maps)?;
+        let slots = Mapped::shared(fd(&take(&mut object, "SLOTS")?)?, block.slots() as usize)?;
         let ports = Mapped::shared(fd(&take(&mut object, "PORTS")?)?, usize::from(MAX_PORTS))?;
         let groups = Mapped::shared(fd(&take(&mut object, "MULTICAST")?)?, GROUPS as usize)?;
         let tuples = HashMap::try_from(take(&mut object, "TUPLES")?).map_err(access("tuples"))?;
@@ -120,9 +86,9 @@ impl Kernel {
         let punts = RingBuf::try_from(take(&mut object, "PUNTS")?).map_err(access("punts"))?;
         let devices = DevMap::try_from(take(&mut object, "DEVICES")?).map_err(access("devices"))?;
         let namespace = namespace()?;
-        let tables = Tables::in_kernel(options.block, slots, ports, groups, Tuples::in_kernel(tuples)?, counts)?;
+        let tables = Tables::in_kernel(block, slots, ports, groups, Tuples::in_kernel(tuples)?, counts)?;
         let (attached, loaded) = Default::default();
-        let kernel = Self { options, directory, maps, namespace, devices, attached, loaded };
+        let kernel = Self { loader, directory, namespace, devices, attached, loaded };
         Ok((kernel, tables, Punts::new(punts), adopted))
     }
 
@@ -131,7 +97,7 @@ impl Kernel {
     pub fn attach(&mut self, port: PortId, interface: &str, ifindex: u32, mode: Mode) -> Result<(), ProgramError> {
         let mut object = match self.loaded.remove(&port) {
             Some((of, object)) if of == mode => object,
-            _ => load(&self.options, &self.maps, port)?,
+            _ => self.loader.load(port)?,
         };
         self.detach_former_port(port, ifindex)?;
         match mode {
@@ -159,7 +125,7 @@ impl Kernel {
         ifindex: u32,
         sockets: &[impl AsFd],
     ) -> Result<(), ProgramError> {
-        let mut object = load_with(&self.options, &self.maps, port, true)?;
+        let mut object = self.loader.load_for_sockets(port)?;
         self.detach_former_port(port, ifindex)?;
         let mut map = XskMap::try_from(take(&mut object, "SOCKETS")?).map_err(access("sockets"))?;
         for (queue, socket) in (0..).zip(sockets) {
@@ -202,7 +168,7 @@ impl Kernel {
     /// # Errors
     /// [`ProgramError::Load`] where the kernel refuses the object.
     pub fn programs(&self, port: PortId) -> Result<Ebpf, ProgramError> {
-        load(&self.options, &self.maps, port)
+        self.loader.load(port)
     }
 
     /// Names the interface that XDP sends a port's frames by. To an interface without XDP frames can be sent as well.
@@ -272,7 +238,7 @@ impl Kernel {
     fn old_tables(&self) -> Result<Vec<PathBuf>, ProgramError> {
         let files = fs::read_dir(self.directory.path()).map_err(ProgramError::file(self.directory.path()))?;
         let paths = files.flatten().map(|file| file.path());
-        Ok(paths.filter(|path| path.is_dir() && *path != self.maps).collect())
+        Ok(paths.filter(|path| path.is_dir() && path != self.loader.maps()).collect())
     }
 
     /// Removes everything that a switch of this name has pinned: its ports are plain interfaces again.
@@ -375,29 +341,4 @@ impl Kernel {
 fn close_maps(object: &mut Ebpf) {
     let names: Vec<String> = object.maps().map(|(name, _)| name.to_owned()).collect();
     names.iter().for_each(|name| drop(object.take_map(name)));
-}
-
-/// Loads a copy of the programs for one port, on the shared maps: pinned ones are used, missing ones made and pinned.
-fn load(options: &KernelOptions, maps: &Path, port: PortId) -> Result<Ebpf, ProgramError> {
-    load_with(options, maps, port, false)
-}
-
-/// The same; `sockets` says whether the port has AF_XDP sockets.
-fn load_with(options: &KernelOptions, maps: &Path, port: PortId, sockets: bool) -> Result<Ebpf, ProgramError> {
-    let words = BlockWords(options.block.to_words());
-    let (number, show, sockets) = (port.0, u8::from(options.show), u8::from(sockets));
-    let mut loader = EbpfLoader::new();
-    loader
-        .btf(None)
-        .override_global("BLOCK", &words, true)
-        .override_global("PORT", &number, true)
-        .override_global("SHOW", &show, true)
-        .override_global("HAS_SOCKETS", &sockets, true)
-        .map_max_entries("SLOTS", options.block.slots())
-        .map_max_entries("TUPLES", options.block.slots())
-        .map_max_entries("PUNTS", options.queue_bytes);
-    for (name, file) in SHARED {
-        loader.map_pin_path(name, maps.join(file));
-    }
-    Ok(loader.load(OBJECT).map_err(Box::new)?)
 }

@@ -8,7 +8,9 @@
 pub mod bpffs;
 mod destinations;
 mod error;
+mod jiffies;
 mod kernel;
+mod loader;
 mod mark;
 mod memory;
 mod object;
@@ -19,7 +21,8 @@ mod tuples;
 
 pub use destinations::Destinations;
 pub use error::ProgramError;
-pub use kernel::{Attachment, Kernel, KernelOptions, Mode, OBJECT};
+pub use kernel::{Attachment, Kernel, Mode};
+pub use loader::{KernelOptions, OBJECT};
 pub use mark::Marking;
 pub use memory::Mapped;
 pub use punts::{Punt, Punts};

@@ -18,7 +18,7 @@ use aya_ebpf::{
         __sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC,
         xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
     },
-    helpers::{bpf_redirect, bpf_skb_change_type},
+    helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_redirect, bpf_skb_change_type},
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
@@ -184,6 +184,20 @@ fn not_queued(kernel: &Kernel, ingress: PortId, verdict: Verdict) -> End {
 #[xdp(frags)]
 pub fn flowlane_pass(_ctx: XdpContext) -> u32 {
     XDP_PASS
+}
+
+/// Writes what two clocks say into the frame: jiffies, and the monotonic clock's nanoseconds as of the last jiffy. For the
+/// loader, which runs this and tells the other programs by it what a jiffy is.
+#[classifier]
+pub fn flowlane_clock(ctx: TcContext) -> i32 {
+    let mut frame = SkbFrame::again(ctx.skb.skb);
+    // SAFETY: helpers without arguments.
+    let clocks = unsafe { [bpf_jiffies64(), bpf_ktime_get_coarse_ns()] };
+    for (at, clock) in [0, 8].into_iter().zip(clocks) {
+        let Some(word) = frame.at(at) else { return TC_ACT_SHOT };
+        *word = clock.to_ne_bytes();
+    }
+    TC_ACT_UNSPEC
 }
 
 /// Sends a frame by a port: directly, or by way of tc. Nothing where there is no such interface.

@@ -4,7 +4,7 @@ use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
     btf_maps::{Array, DevMap, HashMap, PerCpuArray},
-    helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+    helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::btf_map,
 };
 use flowlane_kernel::ring::Ring;
@@ -51,6 +51,11 @@ pub static PORT: Global<u16> = Global::new(0);
 /// Whether every frame is shown to userspace.
 #[unsafe(no_mangle)]
 pub static SHOW: Global<u8> = Global::new(0);
+
+/// How long a jiffy is, in nanoseconds, and how many there were at nanosecond 0 of the monotonic clock. A jiffy of 0 where
+/// jiffies do not keep pace with that clock.
+#[unsafe(no_mangle)]
+pub static JIFFIES: Global<[u64; 2]> = Global::new([0; 2]);
 
 /// The tables as the pipeline sees them.
 pub struct Kernel {
@@ -105,10 +110,15 @@ impl Tables for Kernel {
         unsafe { TUPLES.get(tuple) }.copied()
     }
 
+    /// By jiffies, which the kernel makes a read of one word; to ask for the time is a call of a function that calls others.
     #[inline(always)]
     fn tick(&self) -> u32 {
-        // SAFETY: a helper without arguments.
-        ticks(unsafe { bpf_ktime_get_coarse_ns() })
+        let [jiffy, first] = JIFFIES.load();
+        // SAFETY: helpers without arguments.
+        let nanos = unsafe {
+            if jiffy == 0 { bpf_ktime_get_coarse_ns() } else { bpf_jiffies64().wrapping_sub(first).wrapping_mul(jiffy) }
+        };
+        ticks(nanos)
     }
 
     #[inline(always)]
