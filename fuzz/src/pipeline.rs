@@ -2,11 +2,9 @@
 
 use bolero::{TypeGenerator, check, produce};
 use flowlane_model::{Arrival, Switch, receive};
-use flowlane_pipeline::{Tables, Verdict, replicate, run, size};
-use flowlane_tables::{
-    Group, GroupIndex, NEVER, NextHop, PASS, PortEntry, PortFlags, Rate, Resolution, Slot, Tuple, ticks,
-};
-use flowlane_vectors::Buffer;
+use flowlane_pipeline::{Verdict, replicate, run, size};
+use flowlane_tables::{Group, GroupIndex, NEVER, NextHop, PASS, PortEntry, PortFlags, Rate, Resolution, Slot};
+use flowlane_vectors::{Buffer, Memory};
 use flowlane_wire::{Block, Flag, Mac, PortId, Restore, SlotIndex};
 
 #[derive(Clone, Debug, TypeGenerator)]
@@ -116,44 +114,6 @@ const STARTS: [&[u8]; 7] = [
     &[0x86, 0xdd, 0x6f, 0xc0, 0, 0, 0, 60, 0, 64],
 ];
 
-struct Memory {
-    slots: Vec<Slot>,
-    ports: Vec<PortEntry>,
-    groups: Vec<Group>,
-    tuple: Option<(Tuple, u64)>,
-    nanos: u64,
-}
-
-impl Tables for Memory {
-    fn block(&self) -> Block {
-        block()
-    }
-
-    fn slot(&self, index: SlotIndex) -> Option<&Slot> {
-        self.slots.get(index.0 as usize)
-    }
-
-    fn port(&self, port: PortId) -> Option<&PortEntry> {
-        self.ports.get(usize::from(port.0))
-    }
-
-    fn group(&self, group: GroupIndex) -> Option<&Group> {
-        self.groups.get(group.0 as usize)
-    }
-
-    fn tuple(&self, tuple: &Tuple) -> Option<u64> {
-        self.tuple.filter(|(known, _)| known == tuple).map(|(_, address)| address)
-    }
-
-    fn tick(&self) -> u32 {
-        ticks(self.nanos)
-    }
-
-    fn nanos(&self) -> u64 {
-        self.nanos
-    }
-}
-
 #[test]
 fn the_pipeline_does_what_the_model_does() {
     check!().with_type::<Case>().for_each(compare);
@@ -162,7 +122,7 @@ fn the_pipeline_does_what_the_model_does() {
 fn compare(case: &Case) {
     let arrival = case.arrival();
     let memory = case.memory(&arrival);
-    let mut switch = memory.read();
+    let mut switch = read(&memory);
     let expected = receive(&switch, &arrival, case.nanos);
     switch.apply(&expected.changes);
 
@@ -188,7 +148,7 @@ fn compare(case: &Case) {
     if group.is_none() {
         assert_eq!(frame.octets, expected.octets);
     }
-    assert_eq!(memory.read(), switch);
+    assert_eq!(read(&memory), switch);
 }
 
 impl Case {
@@ -213,19 +173,18 @@ impl Case {
         };
         let tuple = flowlane_model::Tuple::of(arrival).map(|tuple| tuple.to_table());
         Memory {
+            block: block(),
             slots: self.slots.iter().enumerate().map(slot).collect(),
             ports: (0..).zip(&self.ports).map(|(index, port)| port.entry(index)).collect(),
             groups: self.groups.iter().map(|receivers| group(receivers)).collect(),
-            tuple: tuple.zip(address),
+            tuples: tuple.zip(address).into_iter().collect(),
             nanos: self.nanos,
         }
     }
 }
 
-impl Memory {
-    fn read(&self) -> Switch {
-        Switch::read(block(), &self.slots, &self.ports, &self.groups, self.tuple)
-    }
+fn read(memory: &Memory) -> Switch {
+    Switch::read(memory.block, &memory.slots, &memory.ports, &memory.groups, memory.tuples.clone())
 }
 
 fn block() -> Block {

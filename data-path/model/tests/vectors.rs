@@ -18,7 +18,7 @@ impl Executor for Model {
     fn execute(&mut self, vector: &Vector) -> Result<Outcome, String> {
         let memory = Memory::new(&vector.setup, HOUR);
         let tuples = vector.setup.tuples.iter().copied();
-        let mut switch = Switch::read(block(), memory.slots(), memory.ports(), memory.groups(), tuples);
+        let mut switch = Switch::read(memory.block, &memory.slots, &memory.ports, &memory.groups, tuples);
         let arrival = Arrival {
             ingress: vector.ingress.0,
             octets: vector.frame.clone(),
@@ -35,14 +35,14 @@ impl Executor for Model {
             copies: outcome.copies.into_iter().map(|(port, octets)| (PortId(port), octets)).collect(),
             served: served(&switch),
             asking: switch.port(vector.ingress.0).asking,
-            slots: memory.slots().iter().map(Slot::flow).collect(),
+            slots: memory.slots.iter().map(Slot::flow).collect(),
         })
     }
 }
 
 /// Writes what vectors look at in a slot.
 fn write(memory: &Memory, change: Change) {
-    let slot = |flow: [u8; 6]| &memory.slots()[block().slot_of(Mac(flow).to_u64()).0 as usize];
+    let slot = |flow: [u8; 6]| &memory.slots[block().slot_of(Mac(flow).to_u64()).0 as usize];
     match change {
         Change::Joined { flow } => slot(flow).next_word().add(1),
         Change::Sent { flow, frames, octets } => {

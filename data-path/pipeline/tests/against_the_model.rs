@@ -3,13 +3,13 @@
 
 use fastrand::Rng;
 use flowlane_model::{Arrival, Outcome, Switch, receive};
-use flowlane_pipeline::{Tables, Verdict, is_ours, replicate, run, run_batch, size, tuple};
+use flowlane_pipeline::{Verdict, is_ours, replicate, run, run_batch, size, tuple};
 use flowlane_tables::{
     ASKING_LIMIT, End, Group, GroupIndex, NEVER, NextHop, PASS, PENDING_LIMIT, PortEntry, PortFlags, RECEIVERS_MAX,
     Rate, Resolution, Slot, Tuple, ticks,
 };
 use flowlane_vectors::{
-    Buffer,
+    Buffer, Memory,
     frames::{ethernet, ethertype, ipv4, ipv6, tcp, udp},
 };
 use flowlane_wire::{Block, Flag, Mac, PortId, Restore, SlotIndex};
@@ -42,9 +42,9 @@ fn compare(seed: u64) -> End {
     // As often as not, what the tables know is of another packet.
     let known = if random.u8(..) < 230 { &arrival } else { &self::arrival(&mut random) };
     let known = flowlane_model::Tuple::of(known).map(|tuple| tuple.to_table()).zip(answer);
-    let memory = || Memory::new(&mut Rng::with_seed(tables), nanos, known);
+    let memory = || memory(&mut Rng::with_seed(tables), nanos, known);
 
-    let mut switch = memory().read();
+    let mut switch = read(&memory());
     let expected = receive(&switch, &arrival, nanos);
     switch.apply(&expected.changes);
     let ingress = PortId(arrival.ingress);
@@ -70,7 +70,7 @@ fn in_plain_memory(seed: u64, arrival: &Arrival, memory: &Memory, expected: &Out
     // Copies are made by whoever runs the pipeline; there is none here.
     if !matches!(verdict, Verdict::Replicate { .. }) {
         assert_eq!((verdict.end(), &octets), (expected.end, &expected.octets), "seed {seed}, in plain memory");
-        assert_eq!(memory.read(), *switch, "seed {seed}, in plain memory");
+        assert_eq!(read(memory), *switch, "seed {seed}, in plain memory");
     }
 }
 
@@ -114,7 +114,7 @@ fn check(
         assert_eq!(frame.octets, expected.octets, "seed {seed}, {how}: {end}");
     }
     assert_eq!(size(&mut frame).frames, expected.frames, "seed {seed}, {how}: {end}");
-    assert_eq!(memory.read(), *switch, "seed {seed}, {how}: {end}");
+    assert_eq!(read(memory), *switch, "seed {seed}, {how}: {end}");
 }
 
 fn buffer(arrival: &Arrival) -> Buffer {
@@ -125,59 +125,21 @@ fn block() -> Block {
     Block::new(Mac([0xa2, 0xf1, 0, 0, 0, 0]), 16, SLOTS).expect("a good block")
 }
 
-/// Small tables in plain memory.
-struct Memory {
-    slots: Vec<Slot>,
-    ports: Vec<PortEntry>,
-    groups: Vec<Group>,
-    tuple: Option<(Tuple, u64)>,
-    nanos: u64,
-}
-
-impl Memory {
-    fn new(random: &mut Rng, nanos: u64, tuple: Option<(Tuple, u64)>) -> Self {
-        Self {
-            slots: (0..SLOTS).map(|index| slot(random, SlotIndex(index), nanos)).collect(),
-            ports: (0..=PORTS).map(|number| port(random, number)).collect(),
-            groups: (0..GROUPS).map(|_| group(random)).collect(),
-            tuple,
-            nanos,
-        }
-    }
-
-    fn read(&self) -> Switch {
-        Switch::read(block(), &self.slots, &self.ports, &self.groups, self.tuple)
+/// Small tables.
+fn memory(random: &mut Rng, nanos: u64, tuple: Option<(Tuple, u64)>) -> Memory {
+    Memory {
+        block: block(),
+        slots: (0..SLOTS).map(|index| slot(random, SlotIndex(index), nanos)).collect(),
+        ports: (0..=PORTS).map(|number| port(random, number)).collect(),
+        groups: (0..GROUPS).map(|_| group(random)).collect(),
+        tuples: tuple.into_iter().collect(),
+        nanos,
     }
 }
 
-impl Tables for Memory {
-    fn block(&self) -> Block {
-        block()
-    }
-
-    fn slot(&self, index: SlotIndex) -> Option<&Slot> {
-        self.slots.get(index.0 as usize)
-    }
-
-    fn port(&self, port: PortId) -> Option<&PortEntry> {
-        self.ports.get(usize::from(port.0))
-    }
-
-    fn group(&self, group: GroupIndex) -> Option<&Group> {
-        self.groups.get(group.0 as usize)
-    }
-
-    fn tuple(&self, tuple: &Tuple) -> Option<u64> {
-        self.tuple.filter(|(known, _)| known == tuple).map(|(_, address)| address)
-    }
-
-    fn tick(&self) -> u32 {
-        ticks(self.nanos)
-    }
-
-    fn nanos(&self) -> u64 {
-        self.nanos
-    }
+/// What they say.
+fn read(memory: &Memory) -> Switch {
+    Switch::read(memory.block, &memory.slots, &memory.ports, &memory.groups, memory.tuples.clone())
 }
 
 fn slot(random: &mut Rng, index: SlotIndex, nanos: u64) -> Slot {

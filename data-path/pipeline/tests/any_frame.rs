@@ -193,7 +193,7 @@ proptest! {
         prop_assert_eq!(run(&mut within, PortId(1), &a, &mut ()), run(&mut beside, PortId(1), &b, &mut ()));
         prop_assert_eq!(&within.octets[..12], &beside.octets[..12]);
         prop_assert_eq!(&within.octets[16..], &beside.octets[12..]);
-        for (a, b) in a.slots().iter().zip(b.slots()) {
+        for (a, b) in a.slots.iter().zip(&b.slots) {
             prop_assert_eq!(a.flow(), b.flow());
         }
     }

@@ -101,7 +101,7 @@ impl Tables for Watched {
     }
 
     fn prefetch(&self, slot: &Slot) {
-        let index = self.memory.slots().iter().position(|one| std::ptr::eq(one, slot));
+        let index = self.memory.slots.iter().position(|one| std::ptr::eq(one, slot));
         self.asked_for.borrow_mut().extend(index);
     }
 
@@ -143,6 +143,6 @@ fn one_by_one(setup: &Setup, ingress: PortId, frames: &[Buffer]) -> Ended {
 
 /// All words of slots and ports.
 fn words(memory: &Memory) -> String {
-    let live: Vec<_> = memory.slots().iter().filter(|slot| slot.key() != 0).collect();
-    format!("{live:?} {:?}", &memory.ports()[..16])
+    let live: Vec<_> = memory.slots.iter().filter(|slot| slot.key() != 0).collect();
+    format!("{live:?} {:?}", &memory.ports[..16])
 }

@@ -40,7 +40,7 @@ fn tables(next: Resolution) -> Memory {
 }
 
 fn slot(memory: &Memory) -> &Slot {
-    &memory.slots()[usize::from(SLOT)]
+    &memory.slots[usize::from(SLOT)]
 }
 
 /// A frame of 134 octets.

@@ -97,7 +97,7 @@ fn a_lease_has_ended_when_its_tick_has_come() {
         setup.flows[0].meter = meter;
         let memory = Memory::new(&setup, HOUR);
         let is_plain = |expires| {
-            memory.slots()[1].set_expires(expires);
+            memory.slots[1].set_expires(expires);
             forward(&mut frame(flow_address(0, 1).mac(), HOST, 46), PortId(1), &memory).is_some()
         };
         let now = ticks(HOUR);
@@ -107,6 +107,6 @@ fn a_lease_has_ended_when_its_tick_has_come() {
 
 /// All words of slots and ports.
 fn words(memory: &Memory) -> String {
-    let live: Vec<_> = memory.slots().iter().filter(|slot| slot.key() != 0).collect();
-    format!("{live:?} {:?}", &memory.ports()[..16])
+    let live: Vec<_> = memory.slots.iter().filter(|slot| slot.key() != 0).collect();
+    format!("{live:?} {:?}", &memory.ports[..16])
 }

@@ -21,7 +21,7 @@ fn the_steps_one_after_the_other_end_as_the_pipeline() {
             Some(hop) => {
                 assert!(matches!(verdict, Verdict::Forward { port, .. } if port == hop.port), "{}", vector.name);
                 assert_eq!(frame, same, "{}", vector.name);
-                assert_eq!(format!("{:?}", stepwise.slots()), format!("{:?}", whole.slots()), "{}", vector.name);
+                assert_eq!(format!("{:?}", stepwise.slots), format!("{:?}", whole.slots), "{}", vector.name);
                 forwarded += 1;
             }
             None => {

@@ -9,44 +9,39 @@ use std::collections::HashMap;
 /// Tables in plain memory, with a clock that stands still.
 #[derive(Debug)]
 pub struct Memory {
-    slots: Vec<Slot>,
-    ports: Vec<PortEntry>,
-    groups: Vec<Group>,
-    tuples: HashMap<Tuple, u64>,
-    nanos: u64,
+    /// The addresses of flows.
+    pub block: Block,
+    /// The flow table.
+    pub slots: Vec<Slot>,
+    /// The ports, by number.
+    pub ports: Vec<PortEntry>,
+    /// The groups.
+    pub groups: Vec<Group>,
+    /// The flow addresses of flagged packets, as numbers.
+    pub tuples: HashMap<Tuple, u64>,
+    /// The monotonic clock.
+    pub nanos: u64,
 }
 
 impl Memory {
     /// The tables of `setup`, at `nanos` of the clock.
     pub fn new(setup: &Setup, nanos: u64) -> Self {
-        let slots = (0..block().slots()).map(|_| Slot::default()).collect();
-        let ports = (0..MAX_PORTS).map(|_| PortEntry::default()).collect();
-        let groups = setup.groups.iter().map(|_| Group::default()).collect();
-        let tuples = setup.tuples.iter().copied().collect();
-        let memory = Self { slots, ports, groups, tuples, nanos };
+        let memory = Self {
+            block: block(),
+            slots: (0..block().slots()).map(|_| Slot::default()).collect(),
+            ports: (0..MAX_PORTS).map(|_| PortEntry::default()).collect(),
+            groups: setup.groups.iter().map(|_| Group::default()).collect(),
+            tuples: setup.tuples.iter().copied().collect(),
+            nanos,
+        };
         setup.install(&memory.slots, &memory.ports, &memory.groups, |port| u32::from(port.0), nanos);
         memory
-    }
-
-    /// The flow table.
-    pub fn slots(&self) -> &[Slot] {
-        &self.slots
-    }
-
-    /// The ports, by number.
-    pub fn ports(&self) -> &[PortEntry] {
-        &self.ports
-    }
-
-    /// The groups.
-    pub fn groups(&self) -> &[Group] {
-        &self.groups
     }
 }
 
 impl Tables for Memory {
     fn block(&self) -> Block {
-        block()
+        self.block
     }
 
     fn slot(&self, index: SlotIndex) -> Option<&Slot> {
@@ -141,9 +136,9 @@ impl Executor for Userspace {
             }
             _ => {}
         }
-        let slots = memory.slots().iter().map(Slot::flow).collect();
+        let slots = memory.slots.iter().map(Slot::flow).collect();
         let asking = memory.port(vector.ingress).map_or(0, |port| port.asking().load());
-        let served = served(memory.groups());
+        let served = served(&memory.groups);
         Ok(Outcome { end, egress, frame: Some(frame.octets), copies, served, asking, slots })
     }
 }
