@@ -175,6 +175,14 @@ mod tests {
         table.split(|free| !free).map(|run| run.len() as u32).max().unwrap_or(0)
     }
 
+    #[test]
+    fn a_run_is_found_across_words_by_what_is_free_on_both_sides() {
+        let mut free = FreeSlots::new(256);
+        free.take(0, 123);
+        free.take(129, 127);
+        assert_eq!([5, 6, 7].map(|count| free.find(0, count)), [Some(123), Some(123), None]);
+    }
+
     proptest! {
         #[test]
         fn a_run_is_found_exactly_where_a_scan_finds_it(

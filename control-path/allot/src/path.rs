@@ -52,8 +52,27 @@ impl<'de> Deserialize<'de> for SwitchId {
             return <[u8; 16]>::deserialize(deserializer).map(Self);
         }
         let text = String::deserialize(deserializer)?;
-        let number = (text.len() == 32).then(|| u128::from_str_radix(&text, 16).ok()).flatten();
+        let is_plain = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let number = is_plain.then(|| u128::from_str_radix(&text, 16).ok()).flatten();
         let number = number.ok_or_else(|| D::Error::custom("a switch has 32 hexadecimal digits"))?;
         Ok(Self(number.to_be_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::de::value::{Error, StrDeserializer};
+
+    #[test]
+    fn a_switch_is_read_from_its_32_digits_and_from_nothing_else() {
+        let switch = SwitchId([0x0a, 0xbc, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x5f]);
+        let text = "0abc000000000000000000000000005f";
+        assert_eq!((switch.to_string().as_str(), format!("{switch:?}").as_str()), (text, text));
+        let read = |text| SwitchId::deserialize(StrDeserializer::<Error>::new(text)).ok();
+        assert_eq!(read(text), Some(switch));
+        for wrong in ["", &text[1..], "0abc0000000000000000000000000005f", "+abc000000000000000000000000005f", "g"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
     }
 }
