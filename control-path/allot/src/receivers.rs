@@ -214,6 +214,8 @@ mod tests {
         let group = Receivers::new(&receivers(&[1, 2])).expect("two");
         let twice = group.changed(&Regroup::Add(receivers(&[3, 1])));
         assert_eq!(twice, Err(ReceiversError::Twice(receiver(1))));
+        assert_eq!(ReceiversError::Twice(receiver(1)).receiver(), Some(receiver(1)), "whom it is about");
+        assert_eq!(ReceiversError::NoGroup.receiver(), None, "nobody");
         let missing = group.changed(&Regroup::Remove(receivers(&[1, 3])));
         assert_eq!(missing, Err(ReceiversError::NotThere(receiver(3))));
         let many: Vec<u8> = (1..=65).collect();
