@@ -200,6 +200,7 @@ mod tests {
     #[test]
     fn receivers_that_stay_keep_their_places() {
         let group = Receivers::new(&receivers(&[1, 2, 3])).expect("three");
+        assert!(!group.is_empty() && Receivers::default().is_empty());
         let group = group.changed(&Regroup::Remove(receivers(&[2]))).expect("there");
         assert_eq!((group.get(0), group.get(1), group.get(2)), (Some(receiver(1)), None, Some(receiver(3))));
         let group = group.changed(&Regroup::Add(receivers(&[9]))).expect("room");
@@ -220,12 +221,26 @@ mod tests {
         assert_eq!(missing, Err(ReceiversError::NotThere(receiver(3))));
         let many: Vec<u8> = (1..=65).collect();
         assert_eq!(Receivers::new(&receivers(&many)), Err(ReceiversError::TooMany(65)));
+        let full = Receivers::new(&receivers(&many[..64])).expect("as many as there may be");
+        let two_more = full.changed(&Regroup::Add(receivers(&[70, 71])));
+        assert_eq!(two_more, Err(ReceiversError::TooMany(66)));
         for nobody in [
             Receiver::Ip(IpAddr::from([239, 1, 1, 1])),
+            Receiver::Ip(IpAddr::from([0, 0, 0, 0])),
+            Receiver::Ip(IpAddr::from([255, 255, 255, 255])),
+            Receiver::Ip(IpAddr::from([0xff02, 0, 0, 0, 0, 0, 0, 1])),
+            Receiver::Ip(IpAddr::from([0_u16; 8])),
+            Receiver::Host(Mac([2, 0, 0, 0, 0, 1]), PortId::NONE),
             Receiver::Host(Mac::BROADCAST, PortId(1)),
             Receiver::Host(Mac::default(), PortId(1)),
         ] {
             assert_eq!(Receivers::new(&[nobody]), Err(ReceiversError::NoHost(nobody)));
+        }
+        for host in [
+            Receiver::Ip(IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1])),
+            Receiver::Host(Mac([2, 0, 0, 0, 0, 1]), PortId(1)),
+        ] {
+            assert_eq!(Receivers::new(&[host]).expect("a host").get(0), Some(host));
         }
         let block = Block::new(Mac([0xa2, 0xf1, 0, 0, 0, 0]), 16, 64).expect("a block");
         let own = Receiver::Host(Mac([0xa2, 0xf1, 0, 0, 0, 7]), PortId(1));

@@ -95,3 +95,19 @@ fn a_closed_lease_that_was_not_made_durable_goes_on() {
     allotter.undo(changes);
     allotter.renew(&key(1, 1), PORT, None, 0).expect("as before");
 }
+
+#[test]
+fn a_change_ends_a_lease_if_its_client_may_no_longer_use_it() {
+    let mut allotter = Allotter::new(block(8), policy(), 0);
+    let mut ended = |what: fn(&mut Allotter)| {
+        what(&mut allotter);
+        allotter.take_changes().iter().map(Change::ends).collect::<Vec<_>>()
+    };
+    assert_eq!(ended(|a| drop(ask(a, 1, 1, 0).expect("granted"))), [false]);
+    assert_eq!(ended(|a| drop(a.renew(&key(1, 1), PORT, None, 1_000).expect("renewed"))), [false]);
+    assert_eq!(ended(|a| drop(a.release(&key(1, 1), PORT, 2_000).expect("released"))), [true]);
+    assert_eq!(ended(|a| a.expire(102_000)), [false], "only its rest is over");
+    let taken_back =
+        Change { slot: SlotIndex(0), before: Some(ask(&mut allotter, 1, 1, 0).expect("granted")), after: None };
+    assert!(taken_back.ends());
+}

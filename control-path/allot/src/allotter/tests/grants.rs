@@ -154,3 +154,8 @@ fn another_policy_is_for_what_is_asked_for_from_then_on() {
     assert_eq!(allotter.lease(&before.key), Some(&before));
     assert_eq!((before.lifetime, ask(&mut allotter, 2, 1, 0).expect("granted").lifetime), (60, 300));
 }
+
+#[test]
+fn a_client_is_told_in_hexadecimal_digits() {
+    assert_eq!(ClientId(vec![0, 3, 0xab]).to_string(), "0003ab");
+}

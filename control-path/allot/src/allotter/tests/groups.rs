@@ -21,7 +21,9 @@ fn a_group_has_one_address_and_keeps_its_receivers_places_when_it_is_asked_for_a
         again.spec.receivers.iter().flat_map(Receivers::iter).map(|(_, r)| r.to_string()).collect();
     assert_eq!((again.first, places.join(" ").as_str()), (first.first, "10.0.0.1 10.0.0.9 10.0.0.3"));
     let changes = allotter.take_changes();
-    assert_eq!(changes.len(), 3);
+    assert!(changes.len() == 3 && changes.iter().all(Change::is_of_group));
+    let gone = Change { slot, before: Some(again.clone()), after: None };
+    assert!(gone.is_of_group());
     allotter.undo(changes);
     assert_eq!(allotter.lease_at(slot), None, "a change of receivers is undone like any other");
 }
@@ -38,6 +40,7 @@ fn the_order_of_receivers_is_nothing_new_that_a_group_is_asked_for() {
 fn a_group_stays_a_group_and_there_are_so_many_of_them() {
     let mut allotter = Allotter::new(block(2048), policy(), 0);
     ask(&mut allotter, 0, 1, 0).expect("granted");
+    assert!(!allotter.take_changes().iter().any(Change::is_of_group));
     let no_group = allotter.request(&group(key(1, 0), &[1]), 0);
     assert!(matches!(no_group, Err(Refusal::Invalid(_))), "{no_group:?}");
     let regroup = allotter.regroup(SlotIndex(0), &Regroup::Add(vec![]), 0);
