@@ -4,7 +4,10 @@ use aya::{
     Ebpf, Pod, TestRun as _,
     programs::{ProgramError, SchedClassifier, TestRunOptions},
 };
-use nix::time::{ClockId, clock_getres};
+use nix::{
+    sys::time::TimeValLike as _,
+    time::{ClockId, clock_getres},
+};
 
 /// What a jiffy is: its nanoseconds, and how many there were at nanosecond 0 of the monotonic clock.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,7 +30,7 @@ impl Jiffies {
         match clocks(object) {
             Ok([jiffies, monotonic]) => Self([nanos, jiffies.wrapping_sub(monotonic / nanos)]),
             Err(error) => {
-                tracing::warn!(%error, "can not compare the kernel's clocks: leases end by the slower one");
+                tracing::warn!(%error, "the kernel's clocks can not be compared: the time is asked for with each frame, which is slower");
                 Self::default()
             }
         }
@@ -37,10 +40,10 @@ impl Jiffies {
 /// Nothing where jiffies are counted by interrupts, of which some may be missed. A kernel with high-resolution timers derives
 /// them from the monotonic clock.
 fn nanos_of_a_jiffy() -> Option<u64> {
-    let resolution = |clock| clock_getres(clock).ok().map(|time| (time.tv_sec() == 0).then_some(time.tv_nsec() as u64));
-    let exact = resolution(ClockId::CLOCK_MONOTONIC)?? == 1;
+    let resolution = |clock| clock_getres(clock).ok().map(|time| time.num_nanoseconds() as u64);
+    let is_high = resolution(ClockId::CLOCK_MONOTONIC)? == 1;
     // A coarse clock moves once in a jiffy.
-    resolution(ClockId::CLOCK_MONOTONIC_COARSE)?.filter(|_| exact)
+    resolution(ClockId::CLOCK_MONOTONIC_COARSE).filter(|nanos| is_high && *nanos > 0)
 }
 
 /// Jiffies, and nanoseconds of the monotonic clock, at the same jiffy.
