@@ -231,7 +231,7 @@ fn an_interface_that_comes_later_is_used() {
     });
     let watch = Watch::start(&port, flowlane_lab::Direction::In);
     let second = Going::ping(&site.host, &[], "10.9.0.1");
-    thread::sleep(Duration::from_millis(100));
+    eventually("it goes on", || watch.packets().iter().filter(|packet| packet.protocol == 1).count() > 3);
     assert!(echoes(watch).iter().all(Packet::is_plain), "there is no port of a switch");
     assert_eq!((going.lost().1, second.lost().1), (0, 0));
     own.delete().expect("deleted");

@@ -22,7 +22,7 @@ fn a_group_has_one_address_and_keeps_its_receivers_places_when_it_is_asked_for_a
     assert_eq!((again.first, places.join(" ").as_str()), (first.first, "10.0.0.1 10.0.0.9 10.0.0.3"));
     let changes = allotter.take_changes();
     assert!(changes.len() == 3 && changes.iter().all(Change::is_of_group));
-    let gone = Change { slot, before: Some(again.clone()), after: None };
+    let gone = Change { slot, before: Some(again), after: None };
     assert!(gone.is_of_group());
     allotter.undo(changes);
     assert_eq!(allotter.lease_at(slot), None, "a change of receivers is undone like any other");
