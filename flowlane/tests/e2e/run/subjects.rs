@@ -10,7 +10,7 @@ use crate::lab::{SOON, eventually, ip};
 use flowlane_client::{Client, Wishes};
 use flowlane_lab::{Cgroup, cgroup};
 use nix::sys::signal::Signal;
-use std::{fs, net::UdpSocket, path::PathBuf, process::Command, thread, time::Duration};
+use std::{fs, net::UdpSocket, path::PathBuf, process::Command};
 
 const REQUEST: [&str; 4] = ["--", "curl", "-sSf", "http://10.2.0.2:8080/"];
 
