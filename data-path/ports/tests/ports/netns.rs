@@ -52,8 +52,13 @@ impl Netns {
             ip(&format!("link set dev {name} up"));
         });
         peer.enter(|| ip(&format!("link set dev {peer_name} up")));
+        self.until_up(name);
+        peer.until_up(peer_name);
+    }
+
+    /// Waits until frames can leave by an interface.
+    pub fn until_up(&self, name: &str) {
         self.enter(|| until(|| is_up(name)));
-        peer.enter(|| until(|| is_up(peer_name)));
     }
 
     pub fn index(&self, name: &str) -> u32 {
@@ -107,6 +112,7 @@ pub fn collect(ring: &mut Ring, enough: usize) -> Vec<Vec<u8>> {
 }
 
 fn is_up(name: &str) -> bool {
-    // /sys belongs to the namespace that mounted it, so ask ip(8).
-    run("ip", &format!("-o link show dev {name}")).contains("LOWER_UP")
+    // /sys belongs to the namespace that mounted it, so ask ip(8). A cable (LOWER_UP) is not enough: until the kernel has seen to it,
+    // in its own time, the interface drops what it is to send. Its operational state tells of that (RFC 2863).
+    run("ip", &format!("-o link show dev {name}")).contains(" state UP ")
 }
