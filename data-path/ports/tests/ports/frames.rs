@@ -183,7 +183,8 @@ fn an_interface_that_goes_down_is_reported_once_and_works_again_when_it_is_up() 
         ip("link set dev a up");
         ip("link set dev b up");
     });
-    ["a", "b"].map(|name| pair.netns.until_up(name));
+    pair.netns.until_up("a");
+    pair.netns.until_up("b");
     send(&mut sender, &[frame(100, &[])]);
     assert_eq!(collect(&mut ring, 1), [frame(100, &[])]);
 }
