@@ -55,7 +55,6 @@ fn quiet(label: &str) -> Result<Netns, Error> {
 fn cable(one: (&Netns, &str, Mac), other: (&Netns, &str, Mac)) -> Result<(Link, Link), Error> {
     let [one, other] = [one, other].map(|(netns, name, mac)| End { netns, name, mac: Some(mac) });
     let (one, other) = veth(one, other)?;
-    one.up()?;
-    other.up()?;
+    one.connect(&other)?;
     Ok((one, other))
 }

@@ -88,10 +88,9 @@ fn cable(switch: &Netns, nobody: &Netns, port: u16) -> Result<u32, Error> {
     let (near, far) = (format!("d{port}"), format!("n{port}"));
     let end = |netns, name| End { netns, name, mac: None };
     let (near, far) = veth(end(switch, &near), end(nobody, &far))?;
-    for link in [&near, &far] {
-        link.set_mtu(MTU)?;
-        link.up()?;
-    }
+    near.set_mtu(MTU)?;
+    far.set_mtu(MTU)?;
+    near.connect(&far)?;
     Ok(near.index()?)
 }
 

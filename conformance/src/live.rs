@@ -163,10 +163,9 @@ fn cable(switch: &Netns, hosts: &Netns, id: u16, mtu: u32) -> Result<Port, Error
     let (port, host) = (format!("p{id}"), format!("h{id}"));
     let end = |netns, name| CableEnd { netns, name, mac: None };
     let (port, host): (Link, Link) = veth(end(switch, &port), end(hosts, &host))?;
-    for link in [&port, &host] {
-        link.set_mtu(mtu)?;
-        link.up()?;
-    }
+    port.set_mtu(mtu)?;
+    host.set_mtu(mtu)?;
+    port.connect(&host)?;
     // Else frames that XDP sends into the cable do not come out.
     host.set_offload(Offload::Gro, true)?;
     let tap = Tap::start(&host, |frame| frame.direction == Direction::In)?;

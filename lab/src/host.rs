@@ -24,8 +24,7 @@ impl Host {
         for address in addresses {
             link.add_address(*address)?;
         }
-        port.up()?;
-        link.up()?;
+        port.connect(&link)?;
         Ok(Self { link, port, addresses: addresses.to_vec() })
     }
 

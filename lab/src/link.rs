@@ -9,14 +9,19 @@ use futures_util::TryStreamExt;
 use ipnet::IpNet;
 pub use offload::Offload;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkMessage, State};
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkDummy, LinkMessageBuilder, LinkUnspec, LinkVeth};
 use std::fmt;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// The longest name of an interface, in octets: `IFNAMSIZ` without the closing zero.
 const NAME_MAX: usize = 15;
+
+/// How long the kernel may take to make an interface ready whose other end came up.
+const SETTLES_WITHIN: Duration = Duration::from_secs(10);
 
 /// One end of a veth pair to be made.
 #[derive(Clone, Copy, Debug)]
@@ -51,8 +56,8 @@ pub struct LinkState {
     pub mtu: u32,
     /// Set up by the administrator.
     pub up: bool,
-    /// The other end is up as well.
-    pub carrier: bool,
+    /// Frames can leave by it: set up, the other end too, and the kernel has seen to it (RFC 2863, section 3.1.13).
+    pub operational: bool,
     /// Frames and octets so far.
     pub statistics: Statistics,
 }
@@ -135,6 +140,36 @@ impl Link {
     /// [`Error::Refused`] if there is none.
     pub fn up(&self) -> Result<()> {
         self.set("set up", self.by_name().up())
+    }
+
+    /// Sets both ends of a cable up, and waits until frames can leave by either.
+    ///
+    /// Of two ends, the kernel makes the one that is set up last ready at once, and the other in its own time: until then that one
+    /// drops what it is to send.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if there is no such interface, [`Error::Timeout`] if they are no ends of one cable.
+    pub fn connect(&self, other: &Self) -> Result<()> {
+        self.up()?;
+        other.up()?;
+        self.until_operational()?;
+        other.until_operational()
+    }
+
+    /// Waits until frames can leave by the interface.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if there is none, [`Error::Timeout`] if it or the other end is down.
+    pub fn until_operational(&self) -> Result<()> {
+        let start = Instant::now();
+        while !self.state()?.operational {
+            if start.elapsed() > SETTLES_WITHIN {
+                let action = format!("waiting until frames can leave by {}", self.name);
+                return Err(Error::Timeout { netns: self.netns.label().to_owned(), action, after: SETTLES_WITHIN });
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// Sets the interface down.
@@ -353,13 +388,14 @@ fn state_in(message: &LinkMessage) -> LinkState {
         mac: Mac::default(),
         mtu: 0,
         up: flags.contains(LinkFlags::Up),
-        carrier: flags.contains(LinkFlags::LowerUp),
+        operational: false,
         statistics: Statistics::default(),
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Address(octets) => state.mac = octets.as_slice().try_into().map(Mac).unwrap_or_default(),
             LinkAttribute::Mtu(octets) => state.mtu = *octets,
+            LinkAttribute::OperState(kind) => state.operational = *kind == State::Up,
             LinkAttribute::Stats64(counted) => {
                 state.statistics = Statistics {
                     rx_packets: counted.rx_packets,

@@ -61,7 +61,7 @@ fn a_tap_outlives_an_interface_that_goes_down_and_up() {
     injector.send(&frame(1, 60)).unwrap();
     tap.wait_for(1, TIMEOUT).unwrap();
     h2.link().down().unwrap();
-    h2.link().up().unwrap();
+    h2.link().connect(h2.port()).unwrap();
     injector.send(&frame(2, 60)).unwrap();
     assert_eq!(tap.wait_for(2, TIMEOUT).unwrap()[1].bytes, frame(2, 60));
     h2.link().clone().delete().unwrap();

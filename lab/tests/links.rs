@@ -20,11 +20,11 @@ fn both_ends_of_a_veth_are_where_and_what_was_asked_for() {
     assert!(!left.state().unwrap().up);
 
     left.up().unwrap();
-    assert!(left.state().unwrap().up && !left.state().unwrap().carrier);
-    right.up().unwrap();
-    assert!(left.state().unwrap().carrier);
+    assert!(left.state().unwrap().up && !left.state().unwrap().operational);
+    left.connect(&right).unwrap();
+    assert!(left.state().unwrap().operational && right.state().unwrap().operational);
     right.down().unwrap();
-    assert!(!left.state().unwrap().carrier && !right.state().unwrap().up);
+    assert!(!right.state().unwrap().up && !right.state().unwrap().operational);
 }
 
 #[test]

@@ -113,8 +113,8 @@ fn ring(networks: &[(Netns, Host)], passed: &Passed) -> Result<Vec<Tap>, Error> 
             link.set_offload(Offload::TxChecksum, false)?;
             link.set_offload(Offload::Gro, true)?;
             link.add_address(net([10, 100 + number, 0, own], 24))?;
-            link.up()?;
         }
+        right.connect(&left)?;
         let gateway = Via::Gateway(Ipv4Addr::new(10, 100 + number, 0, next).into());
         netns.add_route(net(NOWHERE, 32), gateway)?;
         if number == 1 {

@@ -135,7 +135,7 @@ fn cable(switch: &Netns, hosts: &Netns, port: &str, host: &str) -> (Link, Link) 
 }
 
 fn set_up(port: &Link, host: &Link) {
-    port.up().and_then(|()| host.up()).expect("interfaces that are up");
+    port.connect(host).expect("interfaces that are up");
     // Else frames that XDP sends into the cable do not come out.
     host.set_offload(Offload::Gro, true).expect("generic receive offload");
 }

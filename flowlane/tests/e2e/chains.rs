@@ -149,8 +149,7 @@ impl Node {
         {
             port.add_address(net(&address)).expect("an address");
         }
-        wire.up().expect("up");
-        port.up().expect("up");
+        wire.connect(&port).expect("up");
         as_a_wire(&wire);
         as_a_wire(&port);
         self.ports.push(name);

@@ -133,8 +133,7 @@ fn a_next_host_behind_no_port_is_named_as_the_reason() {
     let (far, near) = veth(own, End { netns: &lab.netns, name: "other", mac: None }).expect("a pair");
     far.add_address(net("10.7.0.2/24")).expect("an address");
     near.add_address(net("10.7.0.1/24")).expect("an address");
-    far.up().expect("up");
-    near.up().expect("up");
+    far.connect(&near).expect("up");
     let switch = lab.switch("tc");
 
     let flow = switch.api.open(json!({ "port": "pa", "client": "test", "destination": "10.7.0.2" }));

@@ -462,9 +462,9 @@ fn a_port_adds_the_flag_for_the_next_switch(executor: &str) {
     let (up, pe) = veth(end(&edge, "up"), end(&lab.netns, "pe")).expect("a pair");
     for (link, address) in [(&up, "10.8.0.2/24"), (&pe, "10.8.0.1/24")] {
         link.add_address(net(address)).expect("an address");
-        link.up().expect("up");
         as_a_wire(link);
     }
+    up.connect(&pe).expect("up");
     edge.add_default_route(ip("10.8.0.1")).expect("a route");
     lab.netns.add_route(net("10.7.0.0/24"), Via::Gateway(ip("10.8.0.2"))).expect("a route");
 

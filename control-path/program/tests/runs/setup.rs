@@ -66,8 +66,8 @@ impl Setup {
             for address in addresses {
                 link.add_address(address.parse::<IpNet>().expect("an address")).expect("set");
             }
-            link.up().expect("up");
         }
+        eth0.connect(&b0).expect("up");
         for (link, neighbours, mac) in [(&eth0, ["10.1.0.2", "fd01::2"], REAL_B), (&b0, ["10.1.0.1", "fd01::1"], MAC_A)]
         {
             for neighbour in neighbours {

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longer than anything takes that does succeed: a neighbour that is asked in vain fails after 3 s.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,6 +38,16 @@ impl Namespace {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    fn until_operational(&self, link: &str) {
+        let start = Instant::now();
+        let state =
+            || Command::new("ip").args(["-n", &self.name, "-o", "link", "show", link]).output().expect("ip(8)").stdout;
+        while !String::from_utf8_lossy(&state()).contains(" state UP ") {
+            assert!(start.elapsed() < PATIENCE, "{link} is not up");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     pub fn ip_batch(&self, lines: &str) {
         let mut ip = Command::new("ip");
         let mut child = ip.args(["-n", &self.name, "-batch", "-"]).stdin(Stdio::piped()).spawn().expect("ip(8)");
@@ -56,12 +66,14 @@ impl Namespace {
         ping.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("ping(8)");
     }
 
-    /// Connects an interface here to one in another namespace, and brings both up. Gives the far one's address.
+    /// Connects an interface here to one in another namespace, and brings both up; frames can pass then. Gives the far one's address.
     pub fn connect(&self, here: &str, other: &Namespace, there: &str, mac: &str) -> Mac {
         let (name, other_name) = (&self.name, &other.name);
         self.ip(&format!("link add {here} netns {name} type veth peer name {there} address {mac} netns {other_name}"));
         self.ip(&format!("link set {here} up"));
         other.ip(&format!("link set {there} up"));
+        self.until_operational(here);
+        other.until_operational(there);
         mac.parse().expect("an Ethernet address")
     }
 

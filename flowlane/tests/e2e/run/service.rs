@@ -89,10 +89,9 @@ fn hosts_behind_a_bridge_reach_each_other_plainly_and_others_by_flows() {
     let (up, port) = veth(uplink, End { netns: &lab.netns, name: "ph", mac: None }).expect("a cable");
     up.attach(&br).expect("a port of the bridge");
     port.add_address(net("10.7.0.1/24")).expect("an address");
-    for link in [&up, &port] {
-        link.up().expect("up");
-        as_a_wire(link);
-    }
+    up.connect(&port).expect("up");
+    as_a_wire(&up);
+    as_a_wire(&port);
     let behind = |number: u8| {
         let own = net(&format!("10.7.0.{number}/24"));
         let host = Host::new("h", &hub, &format!("to{number}"), Some(mac_of(number)), &[own]).expect("a host");

@@ -223,8 +223,7 @@ fn an_interface_that_comes_later_is_used() {
     .expect("a cable");
     own.add_address(crate::lab::net("10.9.0.2/24")).expect("an address");
     port.add_address(crate::lab::net("10.9.0.1/24")).expect("an address");
-    own.up().expect("up");
-    port.up().expect("up");
+    own.connect(&port).expect("up");
     within(SOON * 2, "the daemon knows it", || {
         let status = site.host.status().expect("a daemon");
         status.interfaces.iter().any(|one| one.interface == "eth1" && one.service == Some(false))

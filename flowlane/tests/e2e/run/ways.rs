@@ -68,8 +68,7 @@ fn two_ways(lab: &Lab) -> [Link; 2] {
             let (far, near) = veth(ends.0, ends.1).expect("a cable");
             far.add_address(net(&format!("10.{subnet}.0.1/24"))).expect("an address");
             near.add_address(net(&format!("10.{subnet}.0.2/24"))).expect("an address");
-            far.up().expect("up");
-            near.up().expect("up");
+            far.connect(&near).expect("up");
             near
         };
         let in_link = cable(&lab.netns, &format!("w{number}"), "in", 20 + number);
