@@ -65,6 +65,14 @@ enum Way {
     None(String),
     /// Nobody knows yet, and why.
     Unknown(String),
+    /// Linux has not said yet.
+    Unasked,
+}
+
+impl Way {
+    fn is_open_question(&self) -> bool {
+        matches!(self, Self::Unknown(_) | Self::Unasked)
+    }
 }
 
 /// How long a question waits for a route, and for a neighbour where the answer depends on it.
@@ -118,7 +126,7 @@ impl Switch {
                     _ => way.clone(),
                 };
             }
-            if waiting.ways.iter().flatten().all(|asked| !matches!(asked.way, Way::Unknown(_))) {
+            if !waiting.ways.iter().flatten().any(|asked| asked.way.is_open_question()) {
                 self.end_way(number);
             }
         }
@@ -133,9 +141,13 @@ impl Switch {
     }
 
     fn end_way(&mut self, number: u64) {
-        if let Some(Waiting { question, ways, .. }) = self.ways.take(number) {
-            self.carry_out(question, &ways);
+        let Some(Waiting { question, ways, .. }) = self.ways.take(number) else { return };
+        if ways.iter().flatten().any(|asked| asked.needed && asked.way == Way::Unasked) {
+            // No answer: this machine is busy, and the client asks again before it would after a refusal.
+            tracing::debug!("a host's request goes without an answer: Linux has not told its route in time");
+            return ways.iter().flatten().for_each(|asked| self.hops.unwatch_route(asked.query));
         }
+        self.carry_out(question, &ways);
     }
 
     /// Changes leases, and answers when that is durable. Routes stay watched until then: a new flow needs them again.
@@ -180,7 +192,7 @@ fn asked(operation: &Operation, ports: &Ports) -> Option<Asked> {
         return None;
     }
     let query = Query { destination, ingress: ports.ifindex(request.port)?, path };
-    Some(Asked { query, needed, way: unknown() })
+    Some(Asked { query, needed, way: Way::Unasked })
 }
 
 fn way(query: Query, resolution: Resolution, route: Option<Route>, ports: &Ports) -> Way {
@@ -190,13 +202,13 @@ fn way(query: Query, resolution: Resolution, route: Option<Route>, ports: &Ports
         (Resolution::Pending, Some(route)) => towards(query, route, ports),
         (Resolution::Unreachable(reason @ Reason::NoAnswer { .. }), Some(route)) => {
             match towards(query, route, ports) {
+                none @ Way::None(_) => none,
                 // The neighbour may have been away for long: it is being asked now.
-                Way::Open(_) | Way::Unknown(_) => Way::Unknown(reason.to_string()),
-                none => none,
+                _ => Way::Unknown(reason.to_string()),
             }
         }
         (Resolution::Unreachable(reason), _) => Way::None(reason.to_string()),
-        (Resolution::Pending, None) => unknown(),
+        (Resolution::Pending, None) => Way::Unasked,
     }
 }
 
@@ -214,10 +226,6 @@ fn towards(query: Query, route: Route, ports: &Ports) -> Way {
         true => Way::Unknown("it is not known behind which port of its bridge the next host is".into()),
         false => Way::None(no_port(route.interface)),
     }
-}
-
-fn unknown() -> Way {
-    Way::Unknown("its route is not known yet".into())
 }
 
 fn no_port(interface: u32) -> String {

@@ -101,11 +101,16 @@ fn the_question_for_a_way_takes_little_time() {
         Asking::for_flow(&lab.a, iaid, true, spec).leased();
         started.elapsed()
     };
-    let best = |first, spec: &dyn Fn() -> FlowSpec| (first..first + 10).map(|iaid| time(iaid, spec())).min();
-    let plain = best(1, &|| FlowSpec { only_with_a_way: false, ..only_with_a_way("10.2.0.2") }).expect("some");
-    let with_a_way = best(100, &|| only_with_a_way("10.2.0.2")).expect("some");
+    let (plain, with_a_way): (Vec<_>, Vec<_>) = (1..=10)
+        .map(|iaid| {
+            let plain = FlowSpec { only_with_a_way: false, ..only_with_a_way("10.2.0.2") };
+            (time(iaid, plain), time(100 + iaid, only_with_a_way("10.2.0.2")))
+        })
+        .unzip();
+    let (plain, with_a_way) = (plain.iter().min().expect("some"), with_a_way.iter().min().expect("some"));
     println!("without the question {plain:?}, with it {with_a_way:?}");
-    assert!(with_a_way < plain + Duration::from_millis(5), "{plain:?} {with_a_way:?}");
+    // It is answered as soon as the route is known, not when there has been time enough for it: 100 ms.
+    assert!(*with_a_way < *plain + Duration::from_millis(50), "{plain:?} {with_a_way:?}");
 }
 
 #[test]
