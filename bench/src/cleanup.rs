@@ -14,6 +14,7 @@ use std::{
     process,
     sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -60,6 +61,9 @@ impl CleanUp {
     }
 }
 
+/// How long the other threads may take to notice that what they pin is removed.
+const WITHIN: Duration = Duration::from_secs(2);
+
 /// Both signals. They are caught and not blocked, which programs that are started would inherit.
 struct Signals {
     runtime: runtime::Runtime,
@@ -92,7 +96,11 @@ fn remove(directory: PathBuf) {
     for child in children() {
         let _ = kill(child, Signal::SIGKILL).and_then(|()| waitpid(child, None));
     }
-    remove_pins();
+    // What the other threads are pinning meanwhile comes after the first time.
+    let start = Instant::now();
+    while remove_pins() && start.elapsed() < WITHIN {
+        thread::sleep(Duration::from_millis(10));
+    }
     huge_pages::give_back();
     let _ = fs::remove_dir_all(directory);
 }

@@ -57,9 +57,10 @@ impl Drop for Pins {
     }
 }
 
-/// Removes what this process has pinned, for who ends it at once. Otherwise pins go with what they are for.
-pub(crate) fn remove_pins() {
-    remove_pins_of(|process| process == process::id());
+/// Removes what this process has pinned, for who ends it at once. Otherwise pins go with what they are for. Whether there was
+/// anything.
+pub(crate) fn remove_pins() -> bool {
+    remove_pins_of(|process| process == process::id())
 }
 
 /// Removes what benchmarks have left that were killed.
@@ -67,16 +68,19 @@ pub(crate) fn remove_old_pins() {
     remove_pins_of(|process| !File::new(&format!("/proc/{process}")).exists());
 }
 
-fn remove_pins_of(is_meant: impl Fn(u32) -> bool) {
-    let Some(root) = bpffs::find() else { return };
+fn remove_pins_of(is_meant: impl Fn(u32) -> bool) -> bool {
+    let Some(root) = bpffs::find() else { return false };
+    let mut found = false;
     let names = fs::read_dir(root.join("flowlane")).into_iter().flatten().flatten();
     for name in names.filter_map(|entry| entry.file_name().into_string().ok()) {
         let process = name.strip_prefix(NAME).and_then(|rest| rest.split('-').next()?.parse().ok());
         if process.is_some_and(&is_meant) {
             // Nothing more can be done about one that can not be removed.
             let _ = Kernel::remove(&name);
+            found = true;
         }
     }
+    found
 }
 
 /// A switch in XDP that forwards between two interfaces of the calling thread's namespace, for as long as this lives.
