@@ -2,7 +2,7 @@
 
 use crate::{
     daemon::Daemon,
-    lab::{Lab, SOON, settings},
+    lab::{Lab, SOON, eventually, settings},
 };
 use flowlane_dhcp6::{
     ALL_SERVERS, CLIENT_PORT, DhcpOption, Duid, IaLl, LlAddr, Message, MessageType, SERVER_PORT, StatusCode,
@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use std::{
     collections::{BTreeMap, HashSet},
     net::{Ipv6Addr, SocketAddrV6, UdpSocket},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -153,17 +154,26 @@ fn killed_in_the_middle_of_a_batch_it_keeps_every_lease_that_it_has_acknowledged
     let (mut client, mut acknowledged) = (0, BTreeMap::new());
 
     for kill in 1..=KILLS {
+        let answers = AtomicU32::new(0);
         thread::scope(|scope| {
             let killed = scope.spawn(|| {
+                eventually("it answers", || answers.load(Ordering::Relaxed) >= TOGETHER);
                 // Another moment each time.
-                thread::sleep(Duration::from_millis(u64::from(150 + 37 * kill)));
+                thread::sleep(Duration::from_millis(u64::from(37 * kill)));
                 switch.kill();
             });
             // Some of them are always unanswered, until nobody answers any more.
             (0..TOGETHER).for_each(|ahead| crowd.ask(client + ahead, 1));
             client += TOGETHER;
-            while let Some(((answered, _), told)) = crowd.answer() {
+            loop {
+                let Some(((answered, _), told)) = crowd.answer() else {
+                    if killed.is_finished() {
+                        break;
+                    }
+                    continue;
+                };
                 acknowledged.insert(answered, told.expect("a lease").to_string());
+                answers.fetch_add(1, Ordering::Relaxed);
                 crowd.ask(client, 1);
                 client += 1;
             }

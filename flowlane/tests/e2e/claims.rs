@@ -87,7 +87,7 @@ fn routed_hops_count_and_linux_answers_where_the_count_ends(executor: &str) {
             lab.a.port().addresses().expect("addresses").iter().any(|net| net.addr() == report.time_exceeded_from[0])
         );
     }
-    assert_eq!(switch.api.count("pa", "ttl-expired"), 2);
+    eventually("both are counted", || switch.api.count("pa", "ttl-expired") == 2);
 }
 
 fn on_a_bridge_nothing_but_the_addresses_changes(executor: &str) {

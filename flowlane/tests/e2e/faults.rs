@@ -10,6 +10,7 @@ use flowlane_faults::{Extent, Fault, Options};
 use flowlane_lab::{Injector, traffic};
 use serde_json::{Value, json};
 use std::{
+    collections::HashSet,
     fs,
     process::{Command, Output},
     sync::atomic::{AtomicBool, Ordering},
@@ -91,7 +92,7 @@ fn ended_under_traffic(executor: &str, times: u32, end: fn(&mut Daemon)) {
     for _ in 0..times {
         thread::sleep(Duration::from_millis(50));
         end(&mut switch);
-        assert!(stream.flows(), "without the switch's process");
+        eventually("it flows without the switch's process", || stream.flows());
         switch.start_again();
         assert_eq!(switch.api.status()["adopted"], true);
         assert_eq!(what_stays(&switch), before);
@@ -138,7 +139,10 @@ fn flows_go_on_when_another_executor_takes_over() {
     assert_eq!((outcome.doubled, outcome.out_of_order), (0, 0), "{outcome:?}");
 }
 
-/// Its sockets go with it; then the kernel's program does what the process did.
+/// The most packets that wait for the process when it is killed: 200 ms of those that are sent below.
+const IN_HAND: u64 = 400;
+
+/// Its sockets go with it; then the kernel's program does what the process did. Until they are gone, nobody takes what comes.
 #[test]
 fn killed_on_af_xdp_the_kernel_goes_on() {
     let (lab, mut switch) = Lab::with_switch("af-xdp");
@@ -146,19 +150,25 @@ fn killed_on_af_xdp_the_kernel_goes_on() {
     ping(&lab.a, "10.2.0.2", 1);
     let before = what_stays(&switch);
     let stream = Stream::start(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 2_000);
+    let mut endings = Vec::new();
     for end in [Daemon::kill, Daemon::terminate, Daemon::kill] {
         eventually("B receives", || stream.flows());
+        let sent = stream.sent();
         end(&mut switch);
-        assert!(stream.flows(), "without the switch's process");
+        endings.push(sent.saturating_sub(IN_HAND)..=stream.sent());
+        eventually("it flows without the switch's process", || stream.flows());
         switch.start_again();
         assert_eq!(switch.api.status()["adopted"], true);
         assert_eq!(what_stays(&switch), before);
         switch.api.verify();
     }
-    let outcome = stream.stop();
+    let (outcome, arrived) = stream.stop_and_tell();
     println!("af-xdp, killed and restarted: {outcome:?}");
     assert_eq!((outcome.doubled, outcome.out_of_order), (0, 0), "{outcome:?}");
-    assert!(outcome.lost < outcome.sent / 20, "only what was in the process's hands: {outcome:?}");
+    let arrived: HashSet<u64> = arrived.into_iter().collect();
+    let lost = (0..outcome.sent).filter(|number| !arrived.contains(number));
+    let others: Vec<u64> = lost.filter(|number| !endings.iter().any(|ending| ending.contains(number))).collect();
+    assert!(others.is_empty(), "only what came while the process ended is lost: {endings:?}, not {others:?}");
 }
 
 /// Each from one port to another.
@@ -341,6 +351,8 @@ fn a_second_switch_of_the_same_name_is_refused_and_the_first_goes_on() {
 #[test]
 fn without_privileges_it_says_what_is_missing() {
     let (lab, mut switch) = Lab::with_switch("tc");
+    // It may be told to end as soon as it serves.
+    switch.api.status();
     switch.terminate();
     // The user nobody, with a directory of its own.
     let directory = tempfile::tempdir().expect("a directory");

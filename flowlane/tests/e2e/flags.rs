@@ -113,6 +113,11 @@ fn a_flagged_packet_is_sent_by_a_flow_of_its_own(executor: &str) {
     switch.api.verify();
 }
 
+/// Frames that came in by port `pa` faster than the switch could find out where they go.
+fn without_room(switch: &Daemon) -> u64 {
+    ["queue-full", "flag-refused", "ring-full"].map(|end| switch.api.count("pa", end)).iter().sum()
+}
+
 fn the_first_burst_arrives_whole_and_in_order(executor: &str) {
     let lab = Lab::new();
     let switch = lab.switch_with(&reading(executor));
@@ -126,13 +131,13 @@ fn the_first_burst_arrives_whole_and_in_order(executor: &str) {
     }
     assert!(switch.api.count("pa", "ask-flow") >= 2);
     for to in ["10.3.0.2", "fd03::2"] {
-        let counted = switch.api.count("pa", "queue-full");
-        let stream = Stream::start_with(lab.a.netns(), lab.c.netns(), ip(to), 5_000, FLAGGED);
+        let counted = without_room(&switch);
+        let stream = Stream::start_at_once(lab.a.netns(), lab.c.netns(), ip(to), 5_000, FLAGGED);
         eventually("C receives", || stream.arrived() > 1_000);
         let outcome = stream.stop();
         // Where the disk takes longer than 64 frames do, those that find no room are counted; the others keep their order.
-        let no_room = switch.api.count("pa", "queue-full") - counted;
-        assert_eq!((outcome.lost, outcome.doubled, outcome.out_of_order), (no_room, 0, 0), "{outcome:?}");
+        eventually("those that are lost are counted", || without_room(&switch) - counted == outcome.lost);
+        assert_eq!((outcome.doubled, outcome.out_of_order), (0, 0), "{outcome:?}");
     }
 }
 
@@ -288,7 +293,8 @@ fn what_makes_no_sense_is_counted(executor: &str) {
 fn a_flood_of_new_tuples_is_bounded_and_disturbs_nobody(executor: &str) {
     const LIMIT: u64 = 100;
     let lab = Lab::new();
-    let policy = format!("limit = {LIMIT}\nidle = \"3s\"");
+    // Longer than the flood takes: the packets of flows that have ended are in no flow's count.
+    let policy = format!("limit = {LIMIT}\nidle = \"6s\"");
     let quick = "[lease]\nmin = \"1s\"\nquarantine = \"1s\"\n";
     let switch = lab.switch_with(&format!("{}{quick}", reading_with(executor, &policy)));
     flow_from_a(&lab, &switch, "fd01::1");
@@ -309,8 +315,8 @@ fn a_flood_of_new_tuples_is_bounded_and_disturbs_nobody(executor: &str) {
         }
     }
     let count = |end: &str| switch.api.count("pa", end);
-    let refused_or_asked = || count("flag-refused") + flagged_packets(&switch, "pa") + count("queue-full");
-    eventually("every frame is accounted for", || refused_or_asked() + count("ring-full") >= sent);
+    let accounted = || without_room(&switch) + flagged_packets(&switch, "pa");
+    eventually("every frame is accounted for", || accounted() >= sent);
     let flagged = switch.api.port("pa")["flagged"].clone();
     assert!(flagged["flows"].as_u64() <= Some(LIMIT), "{flagged}");
     assert_eq!((&flagged["asking"], &flagged["waiting"]), (&json!(0), &json!(0)), "nobody is forgotten");
@@ -334,8 +340,9 @@ fn an_idle_flow_is_released_and_an_active_one_stays(executor: &str) {
     let settings = reading_with(executor, "idle = \"1s\"");
     let switch = lab.switch_with(&format!("{settings}[lease]\nmin = \"1s\"\n"));
     let active = Stream::start_with(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 200, FLAGGED);
+    eventually("it flows", || active.flows());
     let idle = Stream::burst_with(lab.a.netns(), lab.c.netns(), ip("10.3.0.2"), 5, FLAGGED);
-    eventually("both have arrived", || idle.arrived() >= 5 && active.flows());
+    eventually("both have arrived", || idle.arrived() >= 5);
     let flows = flagged_flows(&switch, "pa");
     assert_eq!(flows.len(), 2, "{flows:?}");
     assert!(flows.iter().all(|flow| flow["remaining"].as_u64() <= Some(4)), "{flows:?}");
@@ -360,7 +367,7 @@ fn killed_under_traffic_flagged_flows_lose_nothing(executor: &str) {
     let before = addresses(&switch);
     for _ in 0..3 {
         switch.kill();
-        assert!(stream.flows(), "without the switch's process");
+        eventually("it flows without the switch's process", || stream.flows());
         switch.start_again();
         assert_eq!(addresses(&switch), before);
         assert_eq!(switch.api.port("pa")["flagged"]["flows"], 1);
@@ -415,12 +422,13 @@ fn a_flow_that_is_closed_begins_anew_with_the_next_packet() {
     let switch = lab.switch_with(&reading("tc"));
     let stream = Stream::start_with(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 1_000, FLAGGED);
     eventually("B receives", || stream.arrived() > 100);
-    let first = addresses(&switch);
+    let (first, counted) = (addresses(&switch), without_room(&switch));
     switch.api.close(&text(&first[0]));
     eventually("it has another address", || addresses(&switch).len() == 1 && addresses(&switch) != first);
     let outcome = stream.stop();
     assert_eq!((outcome.doubled, outcome.out_of_order), (0, 0), "{outcome:?}");
-    assert!(outcome.lost < 20, "{outcome:?}");
+    let no_room = without_room(&switch) - counted;
+    assert!(outcome.lost < 20 + no_room, "{outcome:?}, {no_room} of them for want of room");
     switch.api.verify();
 }
 

@@ -6,7 +6,7 @@ use crate::{
     lab::{Lab, SOON, as_a_wire, eventually, ip, mac, mac_of, net, ping, settings, use_flow},
     on,
     packet::{sent_on, tap, udp},
-    stream::{Outcome, outcome},
+    stream::{Outcome, outcome, stay_here},
 };
 use flowlane_lab::{Direction, Host, Injector, Link, Mac, Offload, Tap, Via, bridge};
 use hyper::Method;
@@ -138,6 +138,7 @@ impl Numbered {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let sender = thread::spawn(move || {
+            stay_here();
             let (start, mut sent) = (Instant::now(), 0u64);
             while !stopped.load(Ordering::Relaxed) {
                 let due = start.elapsed().as_micros() as u64 * RATE / 1_000_000;
@@ -155,7 +156,8 @@ impl Numbered {
     fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         let sent = self.sender.join().expect("the sender");
-        thread::sleep(Duration::from_millis(200));
+        // For those that are on their way.
+        thread::sleep(Duration::from_millis(500));
         sent
     }
 }

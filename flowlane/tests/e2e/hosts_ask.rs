@@ -179,11 +179,10 @@ fn blocks_renewal_and_release(executor: &str) {
     let mut asking = Asking::new(&lab.a, b"four", 1, 4, false);
     let granted = asking.leased();
     assert!(granted.addresses.len() == 4 && are_in_a_row(&granted.addresses), "{granted:?}");
-    assert_eq!(
-        (granted.t1, granted.t2, granted.valid),
-        (1800, 2880, 3600),
-        "half and four fifths, RFC 8415 section 21.4"
-    );
+    // Less where the disk took its time.
+    assert!((3_590..=3_600).contains(&granted.valid), "{granted:?}");
+    let (half, four_fifths) = (granted.valid / 2, granted.valid * 4 / 5);
+    assert_eq!((granted.t1, granted.t2), (half, four_fifths), "RFC 8415 section 21.4");
     assert_eq!(switch.api.status()["leased"], 4);
 
     asking.skip(granted.t1);
@@ -267,7 +266,7 @@ fn a_closed_flow_may_be_had_again_after_its_quarantine_and_the_operator_is_told_
 #[test]
 fn nobody_gets_more_than_quotas_and_table_allow() {
     let lab = Lab::new();
-    let quotas = "[lease]\nper_port = 6\nper_client = 4\nper_request = 3\nquarantine = \"1s\"\n";
+    let quotas = "[lease]\nper_port = 6\nper_client = 4\nper_request = 3\nquarantine = \"3s\"\n";
     let switch = lab.switch_with(&format!("{}\n{quotas}", settings("tc").replace("1024", "8")));
 
     let mut first = Asking::new(&lab.a, b"one", 1, 16, true);
@@ -293,7 +292,7 @@ fn nobody_gets_more_than_quotas_and_table_allow() {
     let mut sixth = Asking::new(&lab.c, b"five", 1, 3, true);
     assert_eq!(sixth.refused().0, StatusCode::NoAddrsAvail, "in quarantine");
     drop(sixth);
-    thread::sleep(Duration::from_millis(1_100));
+    thread::sleep(Duration::from_millis(3_100));
     let mut seventh = Asking::new(&lab.c, b"six", 1, 3, true);
     assert_eq!(seventh.leased().addresses.len(), 3, "after the quarantine");
 }

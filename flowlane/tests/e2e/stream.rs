@@ -20,8 +20,9 @@ use std::{
 /// A running stream.
 pub struct Stream {
     stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
     arrived: Arc<AtomicU64>,
-    sender: JoinHandle<u64>,
+    sender: JoinHandle<()>,
     receiver: JoinHandle<Vec<u64>>,
 }
 
@@ -48,37 +49,30 @@ pub const PORT: u16 = 4321;
 const CATCH_UP: u64 = 200;
 /// What waits in the receiver's socket while the machine does something else.
 const BACKLOG: usize = 64 << 20;
+/// How long a stream waits after each packet until the first one has arrived: a switch keeps 64 while it finds out where they go,
+/// and how long that takes is not what most tests are about.
+const UNTIL_THE_FIRST: Duration = Duration::from_millis(20);
 
 impl Stream {
-    /// Sends so many packets in a second, until told to stop.
+    /// Sends so many packets in a second, until told to stop; less as long as none has arrived.
     pub fn start(from: &Netns, to: &Netns, address: IpAddr, rate: u64) -> Self {
         Self::start_with(from, to, address, rate, 0)
     }
 
     /// The same with this type of service or traffic class.
     pub fn start_with(from: &Netns, to: &Netns, address: IpAddr, rate: u64, class: u8) -> Self {
-        let (stop, arrived) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let receiver = receive(to, address, Arc::clone(&stop), Arc::clone(&arrived));
-        let socket = sending_socket(from, address, class);
-        let sender = thread::spawn({
-            let stop = Arc::clone(&stop);
-            move || {
-                stay_here();
-                let (start, mut sent) = (Instant::now(), 0u64);
-                while !stop.load(Ordering::Relaxed) {
-                    let due = start.elapsed().as_micros() as u64 * rate / 1_000_000;
-                    let due = due.min(sent + CATCH_UP);
-                    while sent < due {
-                        // A moment without route or room is a loss that the outcome tells.
-                        let _ = socket.send(&sent.to_be_bytes());
-                        sent += 1;
-                    }
-                    thread::sleep(Duration::from_micros(500));
-                }
-                sent
+        Self::run(from, to, address, class, move |send| {
+            while send.none_has_arrived() && !send.is_over() {
+                send.packet();
+                thread::sleep(UNTIL_THE_FIRST);
             }
-        });
-        Self { stop, arrived, sender, receiver }
+            send.at(rate);
+        })
+    }
+
+    /// The same at this rate from the first packet on.
+    pub fn start_at_once(from: &Netns, to: &Netns, address: IpAddr, rate: u64, class: u8) -> Self {
+        Self::run(from, to, address, class, move |send| send.at(rate))
     }
 
     /// Sends `count` packets as fast as can be.
@@ -88,17 +82,24 @@ impl Stream {
 
     /// The same with this type of service or traffic class.
     pub fn burst_with(from: &Netns, to: &Netns, address: IpAddr, count: u64, class: u8) -> Self {
-        let (stop, arrived) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        Self::run(from, to, address, class, move |send| (0..count).for_each(|_| send.packet()))
+    }
+
+    fn run(from: &Netns, to: &Netns, address: IpAddr, class: u8, how: impl FnOnce(&Sending) + Send + 'static) -> Self {
+        let (stop, sent, arrived) = <(Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
         let receiver = receive(to, address, Arc::clone(&stop), Arc::clone(&arrived));
         let socket = sending_socket(from, address, class);
+        let send = Sending { socket, stop: Arc::clone(&stop), sent: Arc::clone(&sent), arrived: Arc::clone(&arrived) };
         let sender = thread::spawn(move || {
             stay_here();
-            for number in 0..count {
-                socket.send(&number.to_be_bytes()).expect("sent");
-            }
-            count
+            how(&send);
         });
-        Self { stop, arrived, sender, receiver }
+        Self { stop, sent, arrived, sender, receiver }
+    }
+
+    /// How many packets have been sent.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// How many packets have arrived.
@@ -115,10 +116,49 @@ impl Stream {
 
     /// Stops, and says what has become of the packets.
     pub fn stop(self) -> Outcome {
+        self.stop_and_tell().0
+    }
+
+    /// Stops, and says what has become of the packets, and which have arrived, in this order.
+    pub fn stop_and_tell(self) -> (Outcome, Vec<u64>) {
         self.stop.store(true, Ordering::Relaxed);
-        let sent = self.sender.join().expect("the sender");
+        self.sender.join().expect("the sender");
         let numbers = self.receiver.join().expect("the receiver");
-        outcome(sent, &numbers)
+        (outcome(self.sent.load(Ordering::Relaxed), &numbers), numbers)
+    }
+}
+
+/// The sender's side of a stream.
+struct Sending {
+    socket: UdpSocket,
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    arrived: Arc<AtomicU64>,
+}
+
+impl Sending {
+    fn packet(&self) {
+        // A moment without route or room is a loss that the outcome tells.
+        let _ = self.socket.send(&self.sent.load(Ordering::Relaxed).to_be_bytes());
+        self.sent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn at(&self, rate: u64) {
+        let (start, first) = (Instant::now(), self.sent.load(Ordering::Relaxed));
+        while !self.is_over() {
+            let due = first + start.elapsed().as_micros() as u64 * rate / 1_000_000;
+            let missing = due.saturating_sub(self.sent.load(Ordering::Relaxed));
+            (0..missing.min(CATCH_UP)).for_each(|_| self.packet());
+            thread::sleep(Duration::from_micros(500));
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn none_has_arrived(&self) -> bool {
+        self.arrived.load(Ordering::Relaxed) == 0
     }
 }
 
@@ -142,7 +182,7 @@ pub fn outcome(sent: u64, numbers: &[u64]) -> Outcome {
 
 /// Keeps the calling thread on its processor. The kernel has a queue of arriving packets for each: those that are sent after a
 /// move to another processor may overtake others before a switch has seen them.
-fn stay_here() {
+pub fn stay_here() {
     let mut here = CpuSet::new();
     let kept = sched_getcpu()
         .and_then(|processor| here.set(processor))

@@ -160,6 +160,16 @@ impl FlowHost {
         kill(Pid::from_raw(self.daemon()), signal).expect("the daemon is there");
     }
 
+    /// Has the daemon execute itself anew, and waits until it serves again.
+    pub fn begin_anew(&self) {
+        let began =
+            || fs::read_to_string(self.path("log")).expect("a log").matches("programs may ask for flows").count();
+        let times = began();
+        self.signal(Signal::SIGHUP);
+        within(PATIENCE, "it begins anew", || began() > times);
+        within(PATIENCE, "it answers again", || self.status().is_some());
+    }
+
     /// Leaves the daemon to the caller, who has told it to end.
     pub fn forget_daemon(&mut self) -> Child {
         self.daemon.take().expect("a daemon")

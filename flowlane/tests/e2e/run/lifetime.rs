@@ -137,9 +137,7 @@ fn a_daemon_that_begins_anew_gets_back_no_privileges_that_it_has_given_up() {
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).expect("a field").trim();
         let held = u64::from_str_radix(field("CapPrm:"), 16).expect("a set");
         assert_eq!((held & GIVEN_UP, field("NoNewPrivs:")), (0, "1"), "{held:x}");
-        site.host.signal(Signal::SIGHUP);
-        thread::sleep(Duration::from_millis(300));
-        eventually("it answers again", || site.host.status().is_some());
+        site.host.begin_anew();
     }
 }
 
@@ -149,9 +147,7 @@ fn a_daemon_that_is_told_to_begin_anew_keeps_the_flows() {
     let going = Going::ping(&site.host, &[], "10.2.0.2");
     let (before, pid) = (site.host.open_flow("10.2.0.2"), site.host.daemon());
     for _ in 0..2 {
-        site.host.signal(Signal::SIGHUP);
-        thread::sleep(Duration::from_millis(300));
-        eventually("it answers again", || site.host.status().is_some());
+        site.host.begin_anew();
         assert_eq!(site.host.open_flow("10.2.0.2").address, before.address);
     }
     assert_eq!(site.host.daemon(), pid);
@@ -169,6 +165,7 @@ fn without_a_daemon_one_is_started_that_goes_with_the_last_run() {
     assert!(site.host.end(Signal::SIGINT).success());
     let watch = site.watch("tc");
     let going = Going::ping(&site.host, &[], "fd02::2");
+    site.host.wait_for_service(true);
     for _ in 0..3 {
         let page = output(&mut site.host.run(&["--", "curl", "-sSf", "http://10.2.0.2:8080/"]));
         assert_eq!((text(&page), page.stderr), (PAGE.to_owned(), Vec::new()));

@@ -3,6 +3,7 @@
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use flowlane_lab::{Direction, Frame, Link, Mac, Tap};
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -105,9 +106,16 @@ impl Watch {
     }
 }
 
-/// All packets carry a flow address, from the first one that does. Those before it left plainly because the switch did not
-/// answer in time, as it may on a busy machine; with `--require` there are none.
-pub fn assert_in_flows(packets: &[Packet]) {
+/// All packets to a destination carry a flow address, from the first one that does. Those before it left plainly because the
+/// switch did not answer in time, as it may on a busy machine; with `--require` there are none.
+pub fn assert_in_flows<'a>(packets: impl IntoIterator<Item = &'a Packet>) {
+    let mut by_destination = BTreeMap::<IpAddr, Vec<&Packet>>::new();
+    packets.into_iter().for_each(|packet| by_destination.entry(packet.to).or_default().push(packet));
+    assert!(!by_destination.is_empty(), "there are none");
+    by_destination.values().for_each(|packets| assert_in_a_flow(packets));
+}
+
+fn assert_in_a_flow(packets: &[&Packet]) {
     let late = packets.iter().take_while(|packet| packet.is_plain()).count();
     if late > 0 {
         println!("{late} of {} packets left before the switch had answered", packets.len());

@@ -72,11 +72,12 @@ fn iperf3_is_in_a_flow_and_another_one_is_not(executor: &str) {
 fn iperf3_runs_in_all_its_modes(executor: &str) {
     let site = Site::new(executor, Services::iperf3);
     let mut packets = Vec::new();
+    // Datagrams no faster than a server that has to wait for its processor can take.
     let modes: [(&str, &[&str]); 4] = [
-        ("10.2.0.2", &["-u", "-b", "20M"]),
+        ("10.2.0.2", &["-u", "-b", "5M"]),
         ("10.2.0.2", &["-R", "-b", "100M"]),
         ("fd02::2", &["-b", "100M"]),
-        ("fd02::2", &["-u", "-b", "20M"]),
+        ("fd02::2", &["-u", "-b", "5M"]),
     ];
     for (to, mode) in modes {
         let watch = site.watch(executor);
@@ -112,7 +113,8 @@ fn the_flow_address_stands_in_the_source_field_if_asked() {
     let router = site.lab.a.port().mac().expect("a port");
     let packets = watch.stop(|packet| packet.to_port == IPERF[0]);
     assert!(packets.iter().any(|packet| packet.to.is_ipv6()) && packets.iter().any(|packet| packet.to.is_ipv4()));
-    let stranger = packets.iter().find(|packet| !packet.is_from_a_flow() || packet.destination != router);
+    assert_in_flows(&packets);
+    let stranger = packets.iter().find(|packet| packet.is_to_a_flow() || packet.destination != router);
     assert!(stranger.is_none(), "{stranger:?}");
     site.is_clean();
 }
@@ -199,9 +201,8 @@ fn ssh_and_rsync_over_it() {
     }
     let packets = watch.stop(|packet| packet.to_port == SSH);
     assert!(packets.iter().filter(|packet| packet.syn).count() >= 2);
-    for to in ["10.2.0.2", "fd02::2"].map(ip) {
-        assert_in_flows(&packets.iter().filter(|packet| packet.to == to).cloned().collect::<Vec<_>>());
-    }
+    assert!(["10.2.0.2", "fd02::2"].map(ip).iter().all(|to| packets.iter().any(|packet| packet.to == *to)));
+    assert_in_flows(&packets);
     site.is_clean();
 }
 
@@ -271,8 +272,8 @@ fn what_a_program_starts_is_in_the_run_and_ends_it_last() {
     let file = file.display().to_string();
     text(&output(&mut site.host.run(&["--", "make", "-s", "-j", "3", "-f", &file])));
     let packets = watch.stop(|packet| packet.to_port == HTTP);
-    assert_eq!(packets.iter().filter(|packet| packet.syn && packet.is_to_a_flow()).count(), 5);
-    assert!(packets.iter().all(Packet::is_to_a_flow));
+    assert_eq!(packets.iter().filter(|packet| packet.syn).count(), 5);
+    assert_in_flows(&packets);
 
     // It leaves its session, and its parent ends at once.
     let daemon = "setsid ping -n -i 0.05 -w 2 10.2.0.2 > /dev/null 2>&1 &";

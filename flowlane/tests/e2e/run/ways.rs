@@ -2,7 +2,7 @@
 
 use super::{
     host::{FlowHost, Going, output, text, within},
-    packets::{Packet, Watch},
+    packets::{Packet, Watch, assert_in_flows},
     services::{HTTP, IPERF, PAGE, Services},
     site::CLEAN,
 };
@@ -51,7 +51,7 @@ fn real_programs_run_over_two_switches_with_a_bridge_between(executor: &str) {
     // Until the second switch has answered, the first one uses its neighbour's own address.
     let part = packets.iter().filter(chained).count();
     assert!(part * 2 > packets.len() && part > 20, "{part} of {}", packets.len());
-    assert!(packets.iter().all(Packet::is_from_a_flow), "all have left the first switch by the flow");
+    assert_in_flows(&packets);
     within(CLEAN, "nothing is left at either switch", || {
         switches.iter().all(|switch| switch.api.get("/v1/flows") == json!([])) && host.left_by_runs().is_empty()
     });
@@ -119,7 +119,7 @@ fn connections_are_spread_over_disjoint_paths(executor: &str) {
     let [one, two] = [ports_of(&by_way[0]), ports_of(&by_way[1])];
     assert!(one.len() > 3 && two.len() > 3, "{} and {} connections", one.len(), two.len());
     assert!(one.is_disjoint(&two), "a connection keeps its path");
-    assert!(by_way.iter().flatten().all(Packet::is_from_a_flow));
+    by_way.iter().for_each(assert_in_flows);
     within(CLEAN, "nothing is left", || switch.api.get("/v1/flows") == json!([]) && host.left_by_runs().is_empty());
     drop(services);
 }
