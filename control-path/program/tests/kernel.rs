@@ -358,6 +358,7 @@ fn a_detached_port_is_a_plain_interface() {
         let (mut kernel, tables) = start(cables, name, mode);
         kernel.detach(PortId(1)).expect("detached");
         assert_eq!(kernel.pinned_ports(), [PortId(2)]);
+        until_detached("p1");
         assert_eq!(cables.send(&tables, 3), 0);
         cables.attach(&mut kernel, 1, &cables.p1, mode);
         assert_eq!(cables.send(&tables, 3), 3);
@@ -416,15 +417,19 @@ fn remove_leaves_nothing() {
         drop(kernel);
         Kernel::remove(&name.0).expect("removed");
         assert!(!name.directory().exists());
-        // The kernel takes unpinned links off their interface a moment later.
-        let start = Instant::now();
-        while is_attached("p1") && start.elapsed() < PATIENCE {
-            thread::sleep(Duration::from_millis(1));
-        }
-        assert!(!is_attached("p1"));
+        until_detached("p1");
         assert_eq!(cables.send(&tables, 3), 0);
         Kernel::remove(&name.0).expect("removing nothing is no error");
     });
+}
+
+/// Waits until an interface has no program: the kernel takes unpinned links off it a moment later.
+fn until_detached(interface: &str) {
+    let start = Instant::now();
+    while is_attached(interface) {
+        assert!(start.elapsed() < PATIENCE, "{interface} has a program still");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Whether an interface has a program, at tc ingress or XDP.

@@ -177,7 +177,7 @@ fn silent_host_is_unreachable_until_it_appears() {
         let started = std::time::Instant::now();
         let query = observer.watch("10.0.0.12", ELSEWHERE).await;
         observer.unreachable(query, Reason::NoAnswer { next_hop: address("10.0.0.12") }).await;
-        assert!(started.elapsed().as_secs() < 6, "after {:?}", started.elapsed());
+        assert!(started.elapsed().as_secs() < 15, "after {:?}", started.elapsed());
         host.ip("addr add 10.0.0.12/24 dev h1");
         observer.found(query, mac, "p1", true).await;
     });

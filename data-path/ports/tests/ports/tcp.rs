@@ -207,8 +207,8 @@ fn super_packets_cross_whole_in_a_user_namespace() {
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
-#[test]
-fn a_small_message_does_not_wait_for_a_timer() {
+/// How long 400 small messages took to go there and back, in order of length.
+fn round_trips() -> Vec<Duration> {
     let mut times = Vec::new();
     Lab::new().run(|left, right| {
         let listener = right.enter(|| TcpListener::bind("10.0.0.2:0")).expect("listening");
@@ -234,6 +234,13 @@ fn a_small_message_does_not_wait_for_a_timer() {
     });
     times.sort();
     println!("round trip by two userspace hops: quarter {:?}, half {:?}", times[100], times[200]);
-    // A timer would hold up each of them; a busy machine leaves some alone.
-    assert!(times[10] < Duration::from_millis(1), "390 of 400 round trips took more than {:?}", times[10]);
+    times
+}
+
+#[test]
+fn a_small_message_does_not_wait_for_a_timer() {
+    // With a ring's timer, of a millisecond at the best, each of them takes about a millisecond. A busy machine leaves some
+    // alone, or does so when it is tried again.
+    let is_quick = || round_trips()[10] < Duration::from_micros(500);
+    assert!((0..3).any(|_| is_quick()), "three times 390 of 400 round trips took more than 500 us");
 }
