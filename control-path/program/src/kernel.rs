@@ -66,6 +66,8 @@ pub struct Kernel {
     attached: BTreeMap<PortId, Attachment>,
     /// The programs of ports that were attached before: an interface that comes back waits for no verifier.
     loaded: BTreeMap<PortId, (Mode, Ebpf)>,
+    /// Where the programs of ports whose frames go to this process find its sockets.
+    sockets: BTreeMap<PortId, XskMap<MapData>>,
 }
 
 impl Kernel {
@@ -87,8 +89,8 @@ impl Kernel {
         let devices = DevMap::try_from(take(&mut object, "DEVICES")?).map_err(access("devices"))?;
         let namespace = namespace()?;
         let tables = Tables::in_kernel(block, slots, ports, groups, Tuples::in_kernel(tuples)?, counts)?;
-        let (attached, loaded) = Default::default();
-        let kernel = Self { loader, directory, namespace, devices, attached, loaded };
+        let (attached, loaded, sockets) = Default::default();
+        let kernel = Self { loader, directory, namespace, devices, attached, loaded, sockets };
         Ok((kernel, tables, Punts::new(punts), adopted))
     }
 
@@ -131,7 +133,19 @@ impl Kernel {
         for (queue, socket) in (0..).zip(sockets) {
             map.set(queue, socket.as_fd().as_raw_fd(), 0).map_err(access("sockets"))?;
         }
-        self.attach_at_driver(&mut object, port, interface, ifindex)
+        self.attach_at_driver(&mut object, port, interface, ifindex)?;
+        self.sockets.insert(port, map);
+        Ok(())
+    }
+
+    /// Gives a port's sockets no more frames: the kernel runs the pipeline on all of them from the next one on. What the
+    /// sockets have got already is still to be taken from them.
+    pub fn release_sockets(&mut self, port: PortId) {
+        let Some(mut map) = self.sockets.remove(&port) else { return };
+        for queue in 0..map.len() {
+            // There are fewer queues than the map has room for.
+            let _ = map.unset(queue);
+        }
     }
 
     fn attach_at_driver(

@@ -9,6 +9,9 @@ use std::time::Duration;
 
 /// A queue of incoming frames.
 pub trait Source: Send {
+    /// Whether the kernel takes over what comes next when the thread is told to stop, so that the last frame is in sight.
+    const ENDS: bool;
+
     /// Waits until a frame is there (true) or the time is over (false).
     ///
     /// # Errors
@@ -27,6 +30,9 @@ pub trait Source: Send {
 }
 
 impl Source for Ring {
+    /// It sees whatever comes in by the interface.
+    const ENDS: bool = false;
+
     fn wait(&mut self, timeout: Duration) -> Result<bool, PortError> {
         Ring::wait(self, timeout)
     }
@@ -42,6 +48,8 @@ impl Source for Ring {
 }
 
 impl Source for Receiver {
+    const ENDS: bool = true;
+
     fn wait(&mut self, timeout: Duration) -> Result<bool, PortError> {
         Receiver::wait(self, timeout)
     }

@@ -47,6 +47,8 @@ pub struct Worker {
 
 /// How long a quiet port sleeps before it looks whether it should stop.
 const NAP: Duration = Duration::from_millis(100);
+/// How long the kernel may have a frame in its hands that is for a socket.
+const ON_ITS_WAY: Duration = Duration::from_millis(5);
 /// How long a port that has failed is left alone.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -126,6 +128,18 @@ fn run<C: Control, S: Source>(batch: &mut Batch<C>, source: &mut S, stop: &Atomi
             batch.count(End::RingFull, sum - lost);
             (lost, looked) = (sum, Instant::now());
         }
+    }
+    if S::ENDS {
+        take_the_rest(batch, source)?;
+    }
+    Ok(())
+}
+
+/// Handles what has come before the kernel took over.
+fn take_the_rest<C: Control, S: Source>(batch: &mut Batch<C>, source: &mut S) -> Result<(), PortError> {
+    let start = Instant::now();
+    while start.elapsed() < NAP && source.wait(ON_ITS_WAY)? {
+        source.receive(|frames| batch.handle(frames));
     }
     Ok(())
 }

@@ -215,9 +215,11 @@ impl Ports {
     pub fn worker_ended(&mut self, number: PortId, error: &PortError) {
         let Some(port) = self.ports.get_mut(&number) else { return };
         tracing::error!(port = port.config.interface, "the port has failed: {error}");
-        (port.worker, port.executor) = (None, None);
+        port.executor = None;
         port.problem = Some(error.to_string());
-        if let Some(link) = port.link.clone() {
+        let link = port.link.clone();
+        self.end_worker(number);
+        if let Some(link) = link {
             // What is wrong is the port's problem now, and is logged where it attaches.
             let _ = self.attach(number, &link);
         }
@@ -373,7 +375,7 @@ impl Ports {
     fn attach_in_kernel(&mut self, number: PortId, link: &LinkState, mode: Mode) -> Result<(), AttachError> {
         let kernel = self.kernel.as_mut().map_err(|reason| AttachError::NoKernel(reason.clone()))?;
         kernel.attach(number, &link.name, link.ifindex, mode)?;
-        self.set_worker(number, None);
+        self.end_worker(number);
         // A predecessor that handled the port in userspace may have left its filter.
         let _ = Exclusive::remove(link.ifindex);
         Ok(())
@@ -384,7 +386,7 @@ impl Ports {
             return Err(AttachError::TooLong(link.mtu));
         }
         // A queue has one socket at a time.
-        self.set_worker(number, None);
+        self.end_worker(number);
         let work = self.work(number, link);
         let kernel = self.kernel.as_mut().map_err(|reason| AttachError::NoKernel(reason.clone()))?;
         let sockets = af_xdp::open(link.ifindex)?;
@@ -399,7 +401,7 @@ impl Ports {
         if self.ports.get(&number).is_some_and(Port::adds_flag) {
             return Err(AttachError::AddsFlag);
         }
-        self.set_worker(number, None);
+        self.end_worker(number);
         // Before the ring is there: else it would see frames that the kernel's programs send, and send them again.
         if let Ok(kernel) = &mut self.kernel {
             kernel.detach(number)?;
@@ -420,6 +422,14 @@ impl Ports {
         port.worker = worker;
     }
 
+    /// Ends the threads that handle the port's frames, if it is threads, and leaves them none unhandled that have come.
+    fn end_worker(&mut self, number: PortId) {
+        if let Ok(kernel) = &mut self.kernel {
+            kernel.release_sockets(number);
+        }
+        self.set_worker(number, None);
+    }
+
     fn work(&self, number: PortId, link: &LinkState) -> Work<ToLoop> {
         Work {
             port: number,
@@ -429,6 +439,14 @@ impl Ports {
             transmitters: self.transmitters.clone(),
             flag: self.flag(number).map(|flag| flag.flag),
             show: self.config.capture.is_some(),
+        }
+    }
+}
+
+impl Drop for Ports {
+    fn drop(&mut self) {
+        for number in self.ports.keys().copied().collect::<Vec<_>>() {
+            self.end_worker(number);
         }
     }
 }

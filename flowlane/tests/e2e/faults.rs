@@ -120,6 +120,10 @@ fn killed_it_resumes(executor: &str) {
     assert_eq!((outcome.doubled, outcome.out_of_order), (0, 0), "{outcome:?}");
 }
 
+/// The most packets that wait for the process when it ends: 200 ms of those that are sent below. When it is told to end, it
+/// takes them, and the kernel may forward later ones before it has.
+const IN_HAND: u64 = 400;
+
 #[test]
 fn flows_go_on_when_another_executor_takes_over() {
     let (lab, mut switch) = Lab::with_switch("tc");
@@ -136,13 +140,11 @@ fn flows_go_on_when_another_executor_takes_over() {
     }
     let outcome = stream.stop();
     println!("from executor to executor: {outcome:?}");
-    assert_eq!((outcome.doubled, outcome.out_of_order), (0, 0), "{outcome:?}");
+    assert!(outcome.doubled == 0 && outcome.out_of_order < IN_HAND, "{outcome:?}");
 }
 
-/// The most packets that wait for the process when it is killed: 200 ms of those that are sent below.
-const IN_HAND: u64 = 400;
-
-/// Its sockets go with it; then the kernel's program does what the process did. Until they are gone, nobody takes what comes.
+/// Its sockets go with it; then the kernel's program does what the process did. Until they are gone, nobody takes what comes:
+/// they go at once where the process is told to end, and when the kernel has cleared up where it is killed.
 #[test]
 fn killed_on_af_xdp_the_kernel_goes_on() {
     let (lab, mut switch) = Lab::with_switch("af-xdp");
@@ -151,11 +153,14 @@ fn killed_on_af_xdp_the_kernel_goes_on() {
     let before = what_stays(&switch);
     let stream = Stream::start(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 2_000);
     let mut endings = Vec::new();
-    for end in [Daemon::kill, Daemon::terminate, Daemon::kill] {
+    for told in [false, true, false, true] {
+        let end = if told { Daemon::terminate } else { Daemon::kill };
         eventually("B receives", || stream.flows());
         let sent = stream.sent();
         end(&mut switch);
-        endings.push(sent.saturating_sub(IN_HAND)..=stream.sent());
+        if !told {
+            endings.push(sent.saturating_sub(IN_HAND)..=stream.sent());
+        }
         eventually("it flows without the switch's process", || stream.flows());
         switch.start_again();
         assert_eq!(switch.api.status()["adopted"], true);
@@ -164,11 +169,11 @@ fn killed_on_af_xdp_the_kernel_goes_on() {
     }
     let (outcome, arrived) = stream.stop_and_tell();
     println!("af-xdp, killed and restarted: {outcome:?}");
-    assert_eq!((outcome.doubled, outcome.out_of_order), (0, 0), "{outcome:?}");
+    assert!(outcome.doubled == 0 && outcome.out_of_order < IN_HAND, "{outcome:?}");
     let arrived: HashSet<u64> = arrived.into_iter().collect();
     let lost = (0..outcome.sent).filter(|number| !arrived.contains(number));
     let others: Vec<u64> = lost.filter(|number| !endings.iter().any(|ending| ending.contains(number))).collect();
-    assert!(others.is_empty(), "only what came while the process ended is lost: {endings:?}, not {others:?}");
+    assert!(others.is_empty(), "only what came while the process was killed is lost: {endings:?}, not {others:?}");
 }
 
 /// Each from one port to another.
