@@ -40,7 +40,9 @@ fn where_no_switch_is_a_program_runs_as_usual_and_at_once() {
 
     // A switch is switched on: what runs already gets flows.
     let going = Going::ping(&host, &[], "10.2.0.2");
-    host.flow_in("plain", "10.2.0.2");
+    let watch = Watch::start(lab.a.port(), Direction::In);
+    eventually("it is under way", || watch.packets().len() > 3);
+    assert!(watch.stop(|_| true).iter().all(Packet::is_plain));
     let switch = lab.switch("tc");
     within(Duration::from_secs(20), "the switch is found", || {
         host.status().is_some_and(|status| status.interfaces.iter().any(|one| one.service == Some(true)))
