@@ -231,6 +231,7 @@ fn hosts_with_offloads_get_flows_too(executor: &str) {
 fn fragments_of_a_datagram_go_the_same_way(executor: &str) {
     let lab = Lab::new();
     let switch = lab.switch_with(&reading(executor));
+    let rejected = || without_room(&switch) + switch.api.count("pa", "no-route");
     for (number, to) in ["10.2.0.2", "fd02::2"].into_iter().enumerate() {
         let open = |netns: &Netns| netns.run(|| UdpSocket::bind(any(ip(to))).expect("a socket")).expect("a namespace");
         let (client, server) = (open(lab.a.netns()), open(lab.b.netns()));
@@ -238,15 +239,22 @@ fn fragments_of_a_datagram_go_the_same_way(executor: &str) {
         server.set_read_timeout(Some(SOON)).expect("a timeout");
         let server_address = SocketAddr::new(ip(to), server.local_addr().expect("bound").port());
         let (sent, mut buffer) = ([number as u8 + 7; 20_000], vec![0; 30_000]);
-        for _ in 0..5 {
+        let before = rejected();
+        for sending in 0..5 {
+            let before = rejected();
             client.send_to(&sent, server_address).expect("sent");
-            let len = server.recv(&mut buffer).expect("all its fragments arrive");
-            assert!(buffer[..len] == sent);
+            match server.recv(&mut buffer) {
+                Ok(len) => assert!(buffer[..len] == sent),
+                // The machine was so busy that the switch gave up, and said so.
+                Err(_) if sending == 0 && rejected() > before => println!("{}", switch.api.port("pa")["counts"]),
+                Err(error) => panic!("datagram {sending} to {to}: {error}, {}", switch.api.status()),
+            }
         }
+        let packets = || flagged_flows(&switch, "pa").last().expect("a flow")["packets"].as_u64();
+        eventually("all are counted", || packets() == Some(5 * 14 + before - rejected()));
         let flows = flagged_flows(&switch, "pa");
         let flow = flows.last().expect("a flow");
         assert_eq!((flows.len(), &flow["tuple"]["source_port"]), (number + 1, &Value::Null), "{flows:?}");
-        assert_eq!(flow["packets"], 5 * 14);
     }
 }
 
