@@ -36,7 +36,8 @@ const SHOWN: [(&str, RGBColor); 11] = [
     ("limit", BLACK),
 ];
 const FLOWS: Range<f64> = 0.7..1_500_000.0;
-const NANOSECONDS: Range<f64> = 100.0..10_000.0;
+/// Above the slowest and below the fastest contestant, as a factor.
+const ROOM: f64 = 1.25;
 const FRAME_BYTES: u32 = 64;
 
 type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
@@ -72,14 +73,14 @@ fn chart(area: &Area<'_>, lines: &[Line]) -> Drawn {
         .margin(16)
         .x_label_area_size(52)
         .y_label_area_size(76)
-        .build_cartesian_2d(FLOWS.log_scale(), NANOSECONDS.log_scale())?;
+        .build_cartesian_2d(FLOWS.log_scale(), nanoseconds(lines).log_scale())?;
     chart
         .configure_mesh()
         .x_desc("flows, each frame of a random one")
         .y_desc("processor time for each frame, with generator and sink: nanoseconds")
         .axis_desc_style(FONT)
         .label_style(FONT)
-        .x_max_light_lines(0)
+        .max_light_lines(0)
         .x_label_formatter(&|flows| short(*flows))
         .y_label_formatter(&|ns| format!("{ns:.0}"))
         .draw()?;
@@ -88,6 +89,13 @@ fn chart(area: &Area<'_>, lines: &[Line]) -> Drawn {
         chart.draw_series(points.iter().map(|point| Circle::new(*point, 4, color.filled())))?;
     }
     Ok(())
+}
+
+/// What the picture reaches from and to: what lies outside would be drawn at its edge.
+fn nanoseconds(lines: &[Line]) -> Range<f64> {
+    let all = || lines.iter().flat_map(|(.., points)| points).map(|(_, ns)| *ns);
+    let (least, greatest) = (all().fold(f64::INFINITY, f64::min), all().fold(0.0, f64::max));
+    if least > greatest { 100.0..10_000.0 } else { least / ROOM..greatest * ROOM }
 }
 
 fn legend(area: &Area<'_>, lines: &[Line]) -> Drawn {
@@ -137,6 +145,15 @@ mod tests {
         let picture = draw(&Report { rows, ..empty() }).expect("drawn");
         assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"));
         assert!(picture.contains("flowlane-xdp") && !picture.contains("linux-bridge"));
+    }
+
+    #[test]
+    fn every_point_has_its_place() {
+        let line = |fastest| ("limit", BLACK, vec![(1.0, fastest), (1e6, 300.0)]);
+        for fastest in [8.0, 85.0, 223.0] {
+            let range = nanoseconds(&[line(fastest), ("ovs-af-packet", BLACK, vec![(1.0, 20_000.0)])]);
+            assert!(range.start < fastest && range.end > 20_000.0, "{range:?}");
+        }
     }
 
     #[test]
