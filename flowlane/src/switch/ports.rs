@@ -422,7 +422,8 @@ impl Ports {
         port.worker = worker;
     }
 
-    /// Ends the threads that handle the port's frames, if it is threads, and leaves them none unhandled that have come.
+    /// Ends the threads that handle the port's frames, if there are any. On AF_XDP the kernel takes over before, so that they can
+    /// handle all that has come.
     fn end_worker(&mut self, number: PortId) {
         if let Ok(kernel) = &mut self.kernel {
             kernel.release_sockets(number);
