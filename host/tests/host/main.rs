@@ -2,4 +2,7 @@
 
 mod daemon;
 mod dhcp6;
+mod nft;
+mod setup;
+mod successor;
 mod switch;
