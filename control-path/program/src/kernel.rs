@@ -44,7 +44,6 @@ pub enum Mode {
 }
 
 /// A port whose frames the kernel handles.
-#[derive(Debug)]
 pub struct Attachment {
     /// Where.
     pub mode: Mode,
@@ -54,6 +53,8 @@ pub struct Attachment {
     pub adopted: bool,
     /// Held so that the programs are not unloaded before the links are pinned, and the links not closed.
     _links: Vec<PinnedLink>,
+    /// Where the program finds the sockets of this process, if frames go to such.
+    sockets: Option<XskMap<MapData>>,
 }
 
 /// The kernel's side of a switch.
@@ -66,8 +67,6 @@ pub struct Kernel {
     attached: BTreeMap<PortId, Attachment>,
     /// The programs of ports that were attached before: an interface that comes back waits for no verifier.
     loaded: BTreeMap<PortId, (Mode, Ebpf)>,
-    /// Where the programs of ports whose frames go to this process find its sockets.
-    sockets: BTreeMap<PortId, XskMap<MapData>>,
 }
 
 impl Kernel {
@@ -89,8 +88,8 @@ impl Kernel {
         let devices = DevMap::try_from(take(&mut object, "DEVICES")?).map_err(access("devices"))?;
         let namespace = namespace()?;
         let tables = Tables::in_kernel(block, slots, ports, groups, Tuples::in_kernel(tuples)?, counts)?;
-        let (attached, loaded, sockets) = Default::default();
-        let kernel = Self { loader, directory, namespace, devices, attached, loaded, sockets };
+        let (attached, loaded) = Default::default();
+        let kernel = Self { loader, directory, namespace, devices, attached, loaded };
         Ok((kernel, tables, Punts::new(punts), adopted))
     }
 
@@ -134,14 +133,18 @@ impl Kernel {
             map.set(queue, socket.as_fd().as_raw_fd(), 0).map_err(access("sockets"))?;
         }
         self.attach_at_driver(&mut object, port, interface, ifindex)?;
-        self.sockets.insert(port, map);
+        if let Some(attachment) = self.attached.get_mut(&port) {
+            attachment.sockets = Some(map);
+        }
         Ok(())
     }
 
     /// Gives a port's sockets no more frames: the kernel runs the pipeline on all of them from the next one on. What the
     /// sockets have got already is still to be taken from them.
     pub fn release_sockets(&mut self, port: PortId) {
-        let Some(mut map) = self.sockets.remove(&port) else { return };
+        let Some(mut map) = self.attached.get_mut(&port).and_then(|attachment| attachment.sockets.take()) else {
+            return;
+        };
         for queue in 0..map.len() {
             // There are fewer queues than the map has room for.
             let _ = map.unset(queue);
@@ -172,7 +175,7 @@ impl Kernel {
         let kinds: &[&str] = if mode == Mode::Tc { &["tc"] } else { &["xdp", "host"] };
         let keep: Vec<PathBuf> = kinds.iter().map(|kind| self.link_path(port, ifindex, kind)).collect();
         self.unpin_others(port, &keep)?;
-        self.attached.insert(port, Attachment { mode, ifindex, adopted, _links: links });
+        self.attached.insert(port, Attachment { mode, ifindex, adopted, _links: links, sockets: None });
         Ok(())
     }
 

@@ -200,13 +200,14 @@ impl Ports {
         let port = self.ports.get_mut(&number)?;
         tracing::warn!(port = port.config.interface, "the interface is gone; its flows wait for its return");
         port.problem = Some(format!("there is no interface {}", port.config.interface));
-        (port.link, port.executor, port.adopted, port.worker) = (None, None, false, None);
+        (port.link, port.executor) = (None, None);
         port.listen(None);
         if let Ok(kernel) = &mut self.kernel
             && let Err(error) = kernel.detach(number)
         {
             tracing::warn!("links of the port can not be removed: {error}");
         }
+        self.end_worker(number);
         self.program_port(number);
         Some(number)
     }
