@@ -142,7 +142,7 @@ impl Switch {
 
     fn end_way(&mut self, number: u64) {
         let Some(Waiting { question, ways, .. }) = self.ways.take(number) else { return };
-        if ways.iter().flatten().any(|asked| asked.needed && asked.way == Way::Unasked) {
+        if cannot_be_answered(&ways) {
             // No answer: this machine is busy, and the client asks again before it would after a refusal.
             tracing::debug!("a host's request goes without an answer: Linux has not told its route in time");
             return ways.iter().flatten().for_each(|asked| self.hops.unwatch_route(asked.query));
@@ -195,6 +195,11 @@ fn asked(operation: &Operation, ports: &Ports) -> Option<Asked> {
     Some(Asked { query, needed, way: Way::Unasked })
 }
 
+/// Whether it depends on what Linux has not said.
+fn cannot_be_answered(ways: &[Option<Asked>]) -> bool {
+    ways.iter().flatten().any(|asked| asked.needed && asked.way == Way::Unasked)
+}
+
 fn way(query: Query, resolution: Resolution, route: Option<Route>, ports: &Ports) -> Way {
     match (resolution, route) {
         (Resolution::Found(host), Some(route)) if ports.of_ifindex(host.interface).is_some() => Way::Open(route.paths),
@@ -230,4 +235,24 @@ fn towards(query: Query, route: Route, ports: &Ports) -> Way {
 
 fn no_port(interface: u32) -> String {
     format!("the route leaves by {}, which is no port of this switch", interface_name(interface))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_answer_is_given_where_it_depends_on_what_linux_has_not_said() {
+        let query = Query::new("10.2.0.2".parse().expect("an address"), 1);
+        let asked = |needed, way| Some(Asked { query, needed, way });
+        for (ways, silent) in [
+            (vec![asked(true, Way::Unasked)], true),
+            (vec![None, asked(true, Way::Open(1)), asked(true, Way::Unasked)], true),
+            (vec![asked(false, Way::Unasked)], false),
+            (vec![asked(true, Way::Unknown("it does not answer".into()))], false),
+            (vec![asked(true, Way::None("no route".into())), None], false),
+        ] {
+            assert_eq!(cannot_be_answered(&ways), silent);
+        }
+    }
 }
