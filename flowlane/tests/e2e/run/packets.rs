@@ -1,11 +1,13 @@
 //! What a host has sent, packet by packet.
 
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
+use flowlane_host::engine::ASK_PATIENCE;
 use flowlane_lab::{Direction, Frame, Link, Mac, Tap};
 use std::{
     collections::BTreeMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
 };
 
 /// The first two octets of the flow addresses that a switch of the default block allots.
@@ -14,6 +16,8 @@ pub const BLOCK: [u8; 2] = [0xa2, 0xf1];
 /// The addresses of an IP packet, and of its frame.
 #[derive(Clone, Debug)]
 pub struct Packet {
+    /// When it left, since it was begun to watch.
+    pub after: Duration,
     pub destination: Mac,
     pub source: Mac,
     pub to: IpAddr,
@@ -29,7 +33,8 @@ pub struct Packet {
 }
 
 impl Packet {
-    fn of(frame: &Frame) -> Option<Self> {
+    fn of(frame: &Frame, start: SystemTime) -> Option<Self> {
+        let after = frame.at.duration_since(start).unwrap_or_default();
         let address = |at: usize| Some(Mac(frame.bytes.get(at..at + 6)?.try_into().ok()?));
         let packet = LaxSlicedPacket::from_ethernet(&frame.bytes).ok()?;
         let (to, protocol) = match packet.net? {
@@ -51,7 +56,7 @@ impl Packet {
             Some(TransportSlice::Udp(udp)) => (udp.source_port(), udp.destination_port(), false, false),
             _ => (0, 0, false, false),
         };
-        Some(Self { destination: address(0)?, source: address(6)?, to, protocol, from_port, to_port, syn, bare })
+        Some(Self { after, destination: address(0)?, source: address(6)?, to, protocol, from_port, to_port, syn, bare })
     }
 
     /// Whether it is sent *to* a flow address (claims 3 and 10).
@@ -78,12 +83,12 @@ pub struct Watch {
 
 impl Watch {
     pub fn start(link: &Link, direction: Direction) -> Self {
-        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (seen, start) = (Arc::new(Mutex::new(Vec::new())), SystemTime::now());
         let tap = Tap::start(link, {
             let seen = Arc::clone(&seen);
             move |frame| {
                 if frame.direction == direction
-                    && let Some(packet) = Packet::of(frame).filter(|packet| !packet.to.is_multicast())
+                    && let Some(packet) = Packet::of(frame, start).filter(|packet| !packet.to.is_multicast())
                 {
                     lock(&seen).push(packet);
                 }
@@ -121,6 +126,8 @@ fn assert_in_a_flow(packets: &[&Packet]) {
         println!("{late} of {} packets left before the switch had answered", packets.len());
     }
     assert!(late < packets.len(), "none of {late} packets is in a flow");
+    let patience = Duration::from_millis(ASK_PATIENCE);
+    assert!(packets[..late].iter().all(|packet| packet.after >= patience), "they did not wait: {packets:?}");
     let stranger = packets[late..].iter().find(|packet| packet.is_plain());
     assert!(stranger.is_none(), "{stranger:?}");
 }
