@@ -44,6 +44,11 @@ impl Directory {
         Self::open(&path).map_err(ProgramError::file(&path))
     }
 
+    /// The directory of the switch `name`, if there is one.
+    pub fn existing(name: &str) -> Option<Self> {
+        Self::open(&holding(name)?.join("flowlane").join(name)).ok()
+    }
+
     /// Removes the directory of the switch `name` with all that is pinned in it, if there is one.
     ///
     /// # Errors

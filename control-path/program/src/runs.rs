@@ -30,7 +30,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::ErrorKind,
-    os::unix::fs::DirBuilderExt,
+    os::{fd::AsFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
 };
 
@@ -80,7 +80,7 @@ impl Runs {
     /// program; [`ProgramError::OldKernel`] where it could not be attached (before Linux 6.6).
     pub fn open(name: &str) -> Result<(Self, HeldPackets, bool), ProgramError> {
         let directory = bpffs::Directory::make(&directory_of(name))?;
-        let maps = directory.path().join(format!("runs-{RUN_LAYOUT}"));
+        let maps = maps_in(&directory);
         let adopted = maps.join("flows").exists();
         if !adopted {
             remove_all(&directory)?;
@@ -245,7 +245,13 @@ impl Runs {
     /// # Errors
     /// [`ProgramError::File`] where something can not be removed.
     pub fn remove(name: &str) -> Result<(), ProgramError> {
-        bpffs::Directory::remove(&directory_of(name))
+        let name = directory_of(name);
+        // The kernel takes its time to let go of a program: from now on it finds nobody whose packets it would change.
+        bpffs::Directory::existing(&name)
+            .iter()
+            .filter_map(pinned_scopes)
+            .for_each(|scopes| scopes.iter().for_each(empty));
+        bpffs::Directory::remove(&name)
     }
 
     /// The kernel's boot-time clock, by which entries end, in nanoseconds.
@@ -300,6 +306,22 @@ impl Runs {
 /// The directory of the pins.
 fn directory_of(name: &str) -> String {
     format!("host-{name}")
+}
+
+/// Whose packets a program looks at that is pinned there, if it is of this layout.
+fn pinned_scopes(directory: &bpffs::Directory) -> Option<Mapped<RunScopes>> {
+    let map = MapData::from_pin(maps_in(directory).join("scopes")).ok()?;
+    Mapped::shared(map.fd().as_fd(), 1).ok()
+}
+
+/// The directory of the maps of this layout.
+fn maps_in(directory: &bpffs::Directory) -> PathBuf {
+    directory.path().join(format!("runs-{RUN_LAYOUT}"))
+}
+
+/// Nobody's packets are looked at.
+fn empty(scopes: &RunScopes) {
+    [scopes.sockets(), scopes.levels(), scopes.namespace()].iter().for_each(|word| word.store(0));
 }
 
 /// Removes what a predecessor has pinned whose tables are of another layout.
