@@ -75,8 +75,9 @@ impl Way {
     }
 }
 
-/// How long a question waits for a route, and for a neighbour where the answer depends on it.
-const WITHIN: Duration = Duration::from_millis(100);
+/// How long a question waits for a route, and for a neighbour where the answer depends on it: not so long that the client
+/// asks a second time (RFC 8415 section 7.6: after 0.9 s at the earliest).
+const WITHIN: Duration = Duration::from_millis(700);
 
 impl Ways {
     /// When [`Switch::end_ways`] has something to do.
