@@ -58,8 +58,9 @@ const OCTETS_MAX: usize = 64 << 20;
 /// Those that came in by one port, so that others have room.
 const OCTETS_OF_PORT: usize = OCTETS_MAX / 4;
 
-/// How long the table waits for frames that have been counted but do not come.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long the table waits for frames that have been counted but do not come: those of a thread that ended in between. One
+/// that only does not get the processor brings them later, and until then none may overtake them.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Flows {
     /// No flows yet.
