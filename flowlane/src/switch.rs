@@ -175,6 +175,8 @@ impl Switch {
         let mut interrupt = signal(SignalKind::interrupt()).into_diagnostic()?;
         let mut terminate = signal(SignalKind::terminate()).into_diagnostic()?;
         let mut flush = tokio::time::interval(FLUSH);
+        // What is due at the start comes before what others ask for.
+        self.timeout(Instant::now());
         loop {
             let now = Instant::now();
             let deadline = self.deadline(now);
