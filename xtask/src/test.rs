@@ -102,6 +102,7 @@ pub fn run(repository: &Repository, options: &Options) -> Result<ExitCode, Error
         run.tests("unit tests of the other packages", &["--lib", "--bins"], theirs.chain(["--"]).chain(skips()));
         println!("not run, for they need root: the integration tests of {}", KERNEL_TESTS.join(", "));
     } else {
+        run.step("build of all tests", || build(&["--workspace"]));
         run.tests("tests", &["--workspace"], []);
         run.step("proof of the pipeline's short way", || prove::run(repository, &prove::Options::QUICK));
         run.step("every claim on every executor", || conformance::check(repository));
@@ -112,6 +113,13 @@ pub fn run(repository: &Repository, options: &Options) -> Result<ExitCode, Error
     run.tests("fuzz targets, with random inputs", &fuzz::test_arguments(), []);
     drop(rebuilt);
     Ok(run.finish())
+}
+
+/// Builds tests, and waits until the disk has what was written: leases are durable before they are acknowledged, and would
+/// otherwise wait for it, some for seconds.
+fn build(which: &[&str]) -> Result<(), Error> {
+    process::run(process::cargo().args(["test", "--no-run"]).args(which))?;
+    process::run(&mut Command::new("sync"))
 }
 
 fn has_privileges() -> Result<(), Error> {
