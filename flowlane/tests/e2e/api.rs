@@ -22,9 +22,16 @@ impl Api {
         Self { socket: socket.to_owned(), runtime }
     }
 
-    /// Whether a switch answers, and if not why.
+    /// Whether a switch answers, and if not why. It may be told to end from then on.
     pub fn answers(&self) -> io::Result<()> {
-        self.runtime.block_on(async { UnixStream::connect(&self.socket).await.map(drop) })
+        self.runtime.block_on(async {
+            let stream = UnixStream::connect(&self.socket).await?;
+            let (mut requests, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+            tokio::spawn(connection);
+            let status = Request::get("/v1/status").header("host", "switch").body(Full::<Bytes>::default());
+            let answer = requests.send_request(status.map_err(io::Error::other)?).await.map_err(io::Error::other)?;
+            answer.into_body().collect().await.map(drop).map_err(io::Error::other)
+        })
     }
 
     pub fn get(&self, path: &str) -> Value {

@@ -25,11 +25,10 @@ fn super_packets_stay_whole_and_are_counted_as_a_wire_would_carry_them() {
         assert_eq!(done.bytes, 8 << 20);
 
         // The connection's last acknowledgements are still under way.
-        let packets = || switch.api.flow(&there)["packets"].clone();
-        eventually("the flow is quiet", || {
-            let then = packets();
+        eventually("all has arrived", || {
+            let then = sent.frames().len();
             std::thread::sleep(std::time::Duration::from_millis(200));
-            packets() == then
+            [&sent, &seen].iter().all(|tap| tap.frames().len() == then)
         });
         let (sent, seen) = (sent.stop().expect("a tap"), seen.stop().expect("a tap"));
         assert_eq!((sent.lost, seen.lost), (0, 0));
@@ -79,7 +78,7 @@ fn a_metered_flow_has_its_rate_and_no_more() {
         let bytes = || switch.api.flow(&flow)["bytes"].as_u64().expect("a number");
 
         // A packet of the stream has 50 octets: 10,000 in a second are 4 Mbit/s, 50,000 are 20.
-        let modest = crate::stream::Stream::start(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 10_000);
+        let modest = crate::stream::Stream::start_evenly(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 10_000);
         std::thread::sleep(std::time::Duration::from_millis(500));
         let outcome = modest.stop();
         eventually("what is lost came too fast", || switch.api.count("pa", "ring-full") == outcome.lost);
@@ -89,12 +88,17 @@ fn a_metered_flow_has_its_rate_and_no_more() {
         let before = switch.api.count("pa", "ring-full");
         let greedy = crate::stream::Stream::start(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 50_000);
         std::thread::sleep(std::time::Duration::from_millis(300)); // The bucket is empty by now.
-        let (from, start) = (bytes(), std::time::Instant::now());
-        std::thread::sleep(std::time::Duration::from_secs(2));
-        let rate = (bytes() - from) as f64 * 8.0 / start.elapsed().as_secs_f64();
+        // More is never passed, and that much as soon as the machine lets so much be sent for two seconds on end.
+        let of_rate = || {
+            let (start, from) = (std::time::Instant::now(), bytes());
+            std::thread::sleep(std::time::Duration::from_secs(2));
+            let rate = (bytes() - from) as f64 * 8.0 / start.elapsed().as_secs_f64();
+            println!("{executor}: a meter of 10 Mbit/s passes {:.2} Mbit/s", rate / 1e6);
+            assert!(rate < RATE as f64 * 1.1, "{rate}");
+            rate / RATE as f64
+        };
+        assert!((0..5).any(|_| of_rate() > 0.9), "less than the meter's rate passes");
         let outcome = greedy.stop();
-        println!("{executor}: a meter of 10 Mbit/s passes {:.2} Mbit/s", rate / 1e6);
-        assert!((rate / RATE as f64 - 1.0).abs() < 0.1, "{rate}");
         let counted = || switch.api.count("pa", "over-rate") + switch.api.count("pa", "ring-full") - before;
         eventually("every frame that is lost is counted", || counted() == outcome.lost);
         assert_eq!((outcome.doubled, outcome.out_of_order), (0, 0));

@@ -153,14 +153,14 @@ fn the_port_may_lend_its_own_address(executor: &str) {
 #[test]
 fn a_flow_ends_with_its_lease_and_lives_on_when_it_is_renewed() {
     let lab = Lab::new();
-    let switch = lab.switch_with(&format!("{}[lease]\nmin = \"3s\"\ndefault = \"3s\"\n", settings("tc")));
+    let switch = lab.switch_with(&format!("{}[lease]\nmin = \"6s\"\ndefault = \"6s\"\n", settings("tc")));
     let ends = flow_from_a(&lab, &switch, "10.1.0.1");
     let renewed = flow_from_a(&lab, &switch, "fd01::1");
-    ping(&lab.a, "10.2.0.2", 1);
-    ping(&lab.a, "fd02::2", 1);
     let renewal =
         switch.api.call(hyper::Method::POST, &format!("/v1/flows/{renewed}/renew"), Some(json!({ "lifetime": 60 })));
     assert_eq!(renewal.expect("renewed")["lifetime"], 60);
+    ping(&lab.a, "10.2.0.2", 1);
+    ping(&lab.a, "fd02::2", 1);
 
     eventually("the other has ended", || switch.api.get("/v1/table").as_array().map(Vec::len) == Some(1));
     assert_eq!(switch.api.status()["leased"], 1);
@@ -176,12 +176,12 @@ fn a_flow_ends_with_its_lease_and_lives_on_when_it_is_renewed() {
 #[test]
 fn a_flow_ends_with_its_lease_while_the_switch_is_dead() {
     let lab = Lab::new();
-    let mut switch = lab.switch_with(&format!("{}[lease]\nmin = \"3s\"\ndefault = \"3s\"\n", settings("tc")));
+    let mut switch = lab.switch_with(&format!("{}[lease]\nmin = \"6s\"\ndefault = \"6s\"\n", settings("tc")));
     flow_from_a(&lab, &switch, "10.1.0.1");
     ping(&lab.a, "10.2.0.2", 1);
     switch.kill();
     ping(&lab.a, "10.2.0.2", 1);
-    thread::sleep(Duration::from_millis(4_500));
+    thread::sleep(Duration::from_millis(7_500));
     let late = traffic::ping(lab.a.netns(), ip("10.2.0.2"), 2, None, Duration::from_millis(200)).expect("sent");
     assert_eq!(late.received, 0);
     switch.start_again();

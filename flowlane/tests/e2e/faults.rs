@@ -2,7 +2,7 @@
 
 use crate::{
     daemon::{Daemon, PROGRAM, ends},
-    lab::{Lab, alone, eventually, flow_from_a, host, ip, mac, mac_of, ping, settings, use_flow},
+    lab::{Lab, SOON, alone, eventually, flow_from_a, host, ip, mac, mac_of, ping, settings, use_flow},
     on, packet,
     stream::Stream,
 };
@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use std::{
     collections::HashSet,
     fs,
+    ops::Range,
     process::{Command, Output},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -109,20 +110,27 @@ fn killed_it_resumes(executor: &str) {
     let stream = Stream::start(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 1_000);
     eventually("B receives", || stream.flows());
     let before = what_stays(&switch);
+    let mut late = 0;
     for end in [Daemon::kill, Daemon::terminate] {
-        end(&mut switch);
+        let in_hand = in_hand(&stream, || end(&mut switch));
+        // Only af-xdp gives frames to the kernel while it still has some.
+        late += if executor == "af-xdp" { in_hand.count() as u64 } else { 0 };
         switch.start_again();
         eventually("B receives", || stream.flows());
         assert_eq!(what_stays(&switch), before);
         switch.api.verify();
     }
     let outcome = stream.stop();
-    assert_eq!((outcome.doubled, outcome.out_of_order), (0, 0), "{outcome:?}");
+    assert!(outcome.doubled == 0 && outcome.out_of_order <= late, "{outcome:?}, {late} may be late");
 }
 
-/// The most packets that wait for the process when it ends: 200 ms of those that are sent below. When it is told to end, it
-/// takes them, and the kernel may forward later ones before it has.
-const IN_HAND: u64 = 400;
+/// Which packets a process may have in hand while it ends: those that had not arrived before, and had been sent after. On
+/// af-xdp, when it is told to end, it forwards them, and the kernel may forward later ones before it has.
+fn in_hand(stream: &Stream, end: impl FnOnce()) -> Range<u64> {
+    let arrived = stream.next();
+    end();
+    arrived..stream.sent() + 1
+}
 
 #[test]
 fn flows_go_on_when_another_executor_takes_over() {
@@ -130,8 +138,11 @@ fn flows_go_on_when_another_executor_takes_over() {
     flow_from_a(&lab, &switch, "10.1.0.1");
     let stream = Stream::start(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 1_000);
     eventually("B receives", || stream.flows());
+    let mut late = 0;
     for executor in ["xdp", "af-packet", "af-xdp", "tc", "af-xdp", "af-packet", "xdp", "af-xdp", "tc"] {
-        switch.terminate();
+        let is_af_xdp = switch.api.port("pa")["executor"] == "af-xdp";
+        let in_hand = in_hand(&stream, || switch.terminate());
+        late += if is_af_xdp { in_hand.count() as u64 } else { 0 };
         switch.configure(&settings(executor));
         switch.start_again();
         assert_eq!(switch.api.port("pa")["executor"], executor);
@@ -140,7 +151,7 @@ fn flows_go_on_when_another_executor_takes_over() {
     }
     let outcome = stream.stop();
     println!("from executor to executor: {outcome:?}");
-    assert!(outcome.doubled == 0 && outcome.out_of_order < IN_HAND, "{outcome:?}");
+    assert!(outcome.doubled == 0 && outcome.out_of_order <= late, "{outcome:?}, {late} may be late");
 }
 
 /// Its sockets go with it; then the kernel's program does what the process did. Until they are gone, nobody takes what comes:
@@ -151,15 +162,17 @@ fn killed_on_af_xdp_the_kernel_goes_on() {
     flow_from_a(&lab, &switch, "10.1.0.1");
     ping(&lab.a, "10.2.0.2", 1);
     let before = what_stays(&switch);
-    let stream = Stream::start(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 2_000);
-    let mut endings = Vec::new();
+    // So few that the ring has room for all that come while the process does not get the processor.
+    let stream = Stream::start(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 500);
+    let (mut killed, mut late) = (Vec::new(), 0);
     for told in [false, true, false, true] {
         let end = if told { Daemon::terminate } else { Daemon::kill };
         eventually("B receives", || stream.flows());
-        let sent = stream.sent();
-        end(&mut switch);
-        if !told {
-            endings.push(sent.saturating_sub(IN_HAND)..=stream.sent());
+        let in_hand = in_hand(&stream, || end(&mut switch));
+        if told {
+            late += in_hand.count() as u64
+        } else {
+            killed.push(in_hand)
         }
         eventually("it flows without the switch's process", || stream.flows());
         switch.start_again();
@@ -169,11 +182,11 @@ fn killed_on_af_xdp_the_kernel_goes_on() {
     }
     let (outcome, arrived) = stream.stop_and_tell();
     println!("af-xdp, killed and restarted: {outcome:?}");
-    assert!(outcome.doubled == 0 && outcome.out_of_order < IN_HAND, "{outcome:?}");
+    assert!(outcome.doubled == 0 && outcome.out_of_order <= late, "{outcome:?}, {late} may be late");
     let arrived: HashSet<u64> = arrived.into_iter().collect();
     let lost = (0..outcome.sent).filter(|number| !arrived.contains(number));
-    let others: Vec<u64> = lost.filter(|number| !endings.iter().any(|ending| ending.contains(number))).collect();
-    assert!(others.is_empty(), "only what came while the process was killed is lost: {endings:?}, not {others:?}");
+    let others: Vec<u64> = lost.filter(|number| !killed.iter().any(|ending| ending.contains(number))).collect();
+    assert!(others.is_empty(), "only what came while the process was killed is lost: {killed:?}, not {others:?}");
 }
 
 /// Each from one port to another.
@@ -185,8 +198,11 @@ fn ports_of_different_executors_forward_to_each_other() {
     eventually("B receives", || stream.flows());
     let others = ["tc", "xdp", "af-packet"];
     let pairs = others.iter().flat_map(|other| [("af-xdp", *other), (*other, "af-xdp")]);
+    let mut late = 0;
     for (near, far) in pairs.chain([("af-packet", "xdp"), ("xdp", "af-packet")]) {
-        switch.terminate();
+        let is_af_xdp = switch.api.port("pa")["executor"] == "af-xdp";
+        let in_hand = in_hand(&stream, || switch.terminate());
+        late += if is_af_xdp { in_hand.count() as u64 } else { 0 };
         let ports = [("pa", near), ("pb", far), ("pc", "tc")]
             .map(|(port, executor)| format!("[[port]]\ninterface = \"{port}\"\nexecutor = \"{executor}\"\n"));
         switch.configure(&format!("slots = 1024\n{}", ports.concat()));
@@ -197,7 +213,7 @@ fn ports_of_different_executors_forward_to_each_other() {
         switch.api.verify();
     }
     let outcome = stream.stop();
-    assert_eq!((outcome.doubled, outcome.out_of_order), (0, 0), "{outcome:?}");
+    assert!(outcome.doubled == 0 && outcome.out_of_order <= late, "{outcome:?}, {late} may be late");
 }
 
 #[test]
@@ -258,9 +274,11 @@ fn an_interface_that_is_deleted_and_made_again_gets_its_flows_back(executor: &st
     let from_d = switch.api.open(json!({ "port": "pd", "client": "d", "destination": "10.3.0.2" }));
     use_flow(&d, "10.4.0.1", &from_d);
     ping(&lab.c, "10.4.0.2", 2);
-    let undisturbed = Stream::start(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 2_000);
+    ping(&lab.a, "10.2.0.2", 1);
+    // So few that rings have room for all that come while a process does not get the processor.
+    let undisturbed = Stream::start(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 500);
     eventually("B receives", || undisturbed.flows());
-    let load = Stream::start(lab.c.netns(), d.netns(), ip("10.4.0.2"), 2_000);
+    let load = Stream::start(lab.c.netns(), d.netns(), ip("10.4.0.2"), 500);
     eventually("D receives", || load.flows());
 
     d.link().clone().delete().expect("deleted");
@@ -426,34 +444,37 @@ fn a_flood_of_requests_on_one_port_does_not_starve_the_others() {
         |frame: &&flowlane_lab::Frame| frame.bytes.get(20) == Some(&17) && frame.bytes.get(56..58) == Some(&[2, 35]);
     let request = frames.iter().find(is_request).expect("a request").bytes.clone();
 
-    let stop = AtomicBool::new(false);
-    let flood = thread::scope(|scope| {
-        let flood = scope.spawn(|| {
-            let mut sent = 0u64;
+    let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
+    let dropped = || switch.api.port("pc")["dhcp6_ignored"]["overload"].as_u64().unwrap_or(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                sent += u64::from(injector.send(&request).is_ok());
+                sent.fetch_add(injector.send(&request).is_ok().into(), Ordering::Relaxed);
             }
-            sent
         });
-        thread::sleep(Duration::from_millis(300));
+        let _stop = StopAtEnd(&stop);
+        eventually("what is too much is dropped and counted", || sent.load(Ordering::Relaxed) > 1_000 && dropped() > 0);
         let start = Instant::now();
         ask(&lab.a, "a");
         let (asked, start) = (start.elapsed(), Instant::now());
         switch.api.status();
-        let told = start.elapsed();
-        stop.store(true, Ordering::Relaxed);
-        let sent = flood.join().expect("the flood");
-        let dropped = switch.api.port("pc")["dhcp6_ignored"]["overload"].as_u64().unwrap_or(0);
+        let (told, sent, dropped) = (start.elapsed(), sent.load(Ordering::Relaxed), dropped());
         println!(
             "in a flood of {sent} requests ({dropped} dropped), another host's takes {asked:?}, and a question {told:?}"
         );
-        assert!(dropped > 0, "what is too much is dropped and counted");
         assert_eq!(switch.api.port("pa")["dhcp6_ignored"]["overload"], json!(null), "on that port only");
-        assert!(told < Duration::from_secs(1), "{told:?}");
-        sent
+        assert!(told < SOON, "{told:?}");
     });
-    assert!(flood > 1_000, "{flood}");
     switch.api.verify();
+}
+
+/// Stops a thread, whatever becomes of the test.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// While the process does not get the processor, frames wait in the ring; those that find it full are lost, and counted.

@@ -236,7 +236,8 @@ fn fragments_of_a_datagram_go_the_same_way(executor: &str) {
         let open = |netns: &Netns| netns.run(|| UdpSocket::bind(any(ip(to))).expect("a socket")).expect("a namespace");
         let (client, server) = (open(lab.a.netns()), open(lab.b.netns()));
         set_class(&client, ip(to), FLAGGED);
-        server.set_read_timeout(Some(SOON)).expect("a timeout");
+        // Much longer than a lease takes to be durable on a busy disk.
+        server.set_read_timeout(Some(SOON * 3)).expect("a timeout");
         let server_address = SocketAddr::new(ip(to), server.local_addr().expect("bound").port());
         let (sent, mut buffer) = ([number as u8 + 7; 20_000], vec![0; 30_000]);
         let before = rejected();
@@ -247,7 +248,7 @@ fn fragments_of_a_datagram_go_the_same_way(executor: &str) {
                 Ok(len) => assert!(buffer[..len] == sent),
                 // The machine was so busy that the switch gave up, and said so.
                 Err(_) if sending == 0 && rejected() > before => println!("{}", switch.api.port("pa")["counts"]),
-                Err(error) => panic!("datagram {sending} to {to}: {error}, {}", switch.api.status()),
+                Err(error) => panic!("datagram {sending} to {to}: {error}\n{}", all_that_is_counted(&lab, &switch)),
             }
         }
         let packets = || flagged_flows(&switch, "pa").last().expect("a flow")["packets"].as_u64();
@@ -256,6 +257,16 @@ fn fragments_of_a_datagram_go_the_same_way(executor: &str) {
         let flow = flows.last().expect("a flow");
         assert_eq!((flows.len(), &flow["tuple"]["source_port"]), (number + 1, &Value::Null), "{flows:?}");
     }
+}
+
+/// What switch and hosts know of datagrams and their fragments.
+fn all_that_is_counted(lab: &Lab, switch: &Daemon) -> String {
+    let of = |netns: &Netns| {
+        let output = netns.command("sh").args(["-c", "cat /proc/net/snmp /proc/net/snmp6; ip -s link"]).output();
+        String::from_utf8_lossy(&output.expect("a shell").stdout).into_owned()
+    };
+    let hosts = [lab.a.netns(), &lab.netns, lab.b.netns()].map(of).join("\n");
+    format!("{}\n{}\n{hosts}", switch.api.status(), switch.api.get("/v1/flows"))
 }
 
 fn what_the_switch_is_asked_itself_is_left_to_linux(executor: &str) {
@@ -325,9 +336,10 @@ fn a_flood_of_new_tuples_is_bounded_and_disturbs_nobody(executor: &str) {
     let count = |end: &str| switch.api.count("pa", end);
     let accounted = || without_room(&switch) + flagged_packets(&switch, "pa");
     eventually("every frame is accounted for", || accounted() >= sent);
-    let flagged = switch.api.port("pa")["flagged"].clone();
-    assert!(flagged["flows"].as_u64() <= Some(LIMIT), "{flagged}");
-    assert_eq!((&flagged["asking"], &flagged["waiting"]), (&json!(0), &json!(0)), "nobody is forgotten");
+    let flagged = || switch.api.port("pa")["flagged"].clone();
+    eventually("nobody is forgotten", || flagged()["asking"] == 0 && flagged()["waiting"] == 0);
+    let flows = flagged()["flows"].as_u64();
+    assert!(flows <= Some(LIMIT), "{flows:?}");
     let outcome = plain.stop();
     assert!(outcome.lost <= count("ring-full") && outcome.out_of_order == 0, "{outcome:?}");
 
@@ -345,24 +357,24 @@ fn flagged_packets(switch: &Daemon, port: &str) -> u64 {
 
 fn an_idle_flow_is_released_and_an_active_one_stays(executor: &str) {
     let lab = Lab::new();
-    let settings = reading_with(executor, "idle = \"1s\"");
+    let settings = reading_with(executor, "idle = \"3s\"");
     let switch = lab.switch_with(&format!("{settings}[lease]\nmin = \"1s\"\n"));
     let active = Stream::start_with(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 200, FLAGGED);
     eventually("it flows", || active.flows());
-    let idle = Stream::burst_with(lab.a.netns(), lab.c.netns(), ip("10.3.0.2"), 5, FLAGGED);
+    let idle = Stream::start_with(lab.a.netns(), lab.c.netns(), ip("10.3.0.2"), 200, FLAGGED);
     eventually("both have arrived", || idle.arrived() >= 5);
     let flows = flagged_flows(&switch, "pa");
+    assert!(idle.stop().is_perfect());
     assert_eq!(flows.len(), 2, "{flows:?}");
-    assert!(flows.iter().all(|flow| flow["remaining"].as_u64() <= Some(4)), "{flows:?}");
+    assert!(flows.iter().all(|flow| flow["remaining"].as_u64() <= Some(12)), "{flows:?}");
 
     let start = Instant::now();
     eventually("the idle one is released", || flagged_flows(&switch, "pa").len() == 1);
-    thread::sleep(Duration::from_secs(6).saturating_sub(start.elapsed()));
+    thread::sleep(Duration::from_secs(14).saturating_sub(start.elapsed()));
     let left = flagged_flows(&switch, "pa");
     let kept = flows.iter().find(|flow| flow["destination"] == "10.2.0.2").expect("the active one");
     assert_eq!(left.iter().map(|flow| &flow["address"]).collect::<Vec<_>>(), [&kept["address"]]);
     assert!(active.stop().is_perfect(), "its lease was renewed");
-    assert!(idle.stop().is_perfect());
     eventually("it ends when it is idle", || flagged_flows(&switch, "pa").is_empty());
     switch.api.verify();
 }
@@ -428,9 +440,10 @@ fn leases_of_a_port_that_reads_the_flag_no_more_end() {
 fn a_flow_that_is_closed_begins_anew_with_the_next_packet() {
     let lab = Lab::new();
     let switch = lab.switch_with(&reading("tc"));
+    let counted = without_room(&switch);
     let stream = Stream::start_with(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 1_000, FLAGGED);
     eventually("B receives", || stream.arrived() > 100);
-    let (first, counted) = (addresses(&switch), without_room(&switch));
+    let first = addresses(&switch);
     switch.api.close(&text(&first[0]));
     eventually("it has another address", || addresses(&switch).len() == 1 && addresses(&switch) != first);
     let outcome = stream.stop();
@@ -490,6 +503,7 @@ fn a_port_adds_the_flag_for_the_next_switch(executor: &str) {
     let reading = lab.switch_with(&reads);
     let report = traffic::ping(host.netns(), ip("10.2.0.2"), 3, None, SOON).expect("sent");
     assert_eq!(report.received, 3, "{report:?}");
+    eventually("all are counted", || adding.api.count("ph", "marked") >= 3);
     assert_eq!(adding.api.count("ph", "marked"), 3);
     let flows = flagged_flows(&reading, "pe");
     assert_eq!((flows.len(), &flows[0]["packets"]), (1, &json!(3)));

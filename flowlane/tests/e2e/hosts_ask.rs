@@ -251,15 +251,15 @@ fn what_an_operator_has_closed_stays_closed(executor: &str) {
 #[test]
 fn a_closed_flow_may_be_had_again_after_its_quarantine_and_the_operator_is_told_when() {
     let lab = Lab::new();
-    let switch = lab.switch_with(&format!("{}\n[lease]\nquarantine = \"2s\"\n", settings("tc")));
+    let switch = lab.switch_with(&format!("{}\n[lease]\nquarantine = \"6s\"\n", settings("tc")));
     let flow = Asking::new(&lab.a, b"cut", 1, 1, true).leased().addresses[0].to_string();
     let mut close = lab.netns.command(PROGRAM);
     close.arg("--socket").arg(switch.path("run/switch.sock")).args(["flow", "close", &flow]);
     let said = close.output().expect("the program runs");
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
-    assert!(said.contains("the host may not have it again for 2"), "{said}");
+    assert!(said.contains("the host may not have it again for 6"), "{said}");
     assert_eq!(Asking::new(&lab.a, b"cut", 1, 1, true).refused().0, StatusCode::NotAllowed);
-    thread::sleep(Duration::from_millis(2_100));
+    thread::sleep(Duration::from_millis(6_100));
     assert_ne!(Asking::new(&lab.a, b"cut", 1, 1, true).leased().addresses[0].to_string(), flow);
 }
 

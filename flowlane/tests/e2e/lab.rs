@@ -11,7 +11,7 @@ use std::{
 };
 
 /// How long what happens at once may take on a busy machine.
-pub const SOON: Duration = Duration::from_secs(5);
+pub const SOON: Duration = Duration::from_secs(10);
 
 /// One test at a time.
 static ALONE: Mutex<()> = Mutex::new(());

@@ -20,8 +20,12 @@ use std::{
 /// A running stream.
 pub struct Stream {
     stop: Arc<AtomicBool>,
+    /// How many were sent in all: [`UNKNOWN`] until the sender has ended.
+    total: Arc<AtomicU64>,
     sent: Arc<AtomicU64>,
     arrived: Arc<AtomicU64>,
+    /// One more than the highest number that has arrived.
+    next: Arc<AtomicU64>,
     sender: JoinHandle<()>,
     receiver: JoinHandle<Vec<u64>>,
 }
@@ -42,16 +46,23 @@ impl Outcome {
     }
 }
 
+/// How often a sender looks whether a packet is due, in a second.
+const TICKS: u64 = 2_000;
 /// The UDP port that streams go to.
 pub const PORT: u16 = 4321;
 /// The most that a sender sends at once to make up for time in which the machine did something else: more than the kernel's
 /// queue for one processor holds (`netdev_max_backlog`, 1,000) would be lost without the switch having seen it.
 const CATCH_UP: u64 = 200;
+/// No stream sends so many.
+const UNKNOWN: u64 = u64::MAX;
+/// How long a receiver waits for a packet, and how many times for those that are missing: they may be on their way.
+const QUIET: Duration = Duration::from_millis(300);
+const FOR_THE_MISSING: u32 = 8;
 /// What waits in the receiver's socket while the machine does something else.
 const BACKLOG: usize = 64 << 20;
 /// How long a stream waits after each packet until the first one has arrived: a switch keeps 64 while it finds out where they go,
 /// and how long that takes is not what most tests are about.
-const UNTIL_THE_FIRST: Duration = Duration::from_millis(20);
+const UNTIL_THE_FIRST: Duration = Duration::from_millis(100);
 
 impl Stream {
     /// Sends so many packets in a second, until told to stop; less as long as none has arrived.
@@ -66,13 +77,18 @@ impl Stream {
                 send.packet();
                 thread::sleep(UNTIL_THE_FIRST);
             }
-            send.at(rate);
+            send.at_most(rate, CATCH_UP);
         })
+    }
+
+    /// The same, and never makes up for time in which the machine did something else: never more than double the rate.
+    pub fn start_evenly(from: &Netns, to: &Netns, address: IpAddr, rate: u64) -> Self {
+        Self::run(from, to, address, 0, move |send| send.at_most(rate, rate * 2 / TICKS))
     }
 
     /// The same at this rate from the first packet on.
     pub fn start_at_once(from: &Netns, to: &Netns, address: IpAddr, rate: u64, class: u8) -> Self {
-        Self::run(from, to, address, class, move |send| send.at(rate))
+        Self::run(from, to, address, class, move |send| send.at_most(rate, CATCH_UP))
     }
 
     /// Sends `count` packets as fast as can be.
@@ -86,15 +102,17 @@ impl Stream {
     }
 
     fn run(from: &Netns, to: &Netns, address: IpAddr, class: u8, how: impl FnOnce(&Sending) + Send + 'static) -> Self {
-        let (stop, sent, arrived) = <(Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
-        let receiver = receive(to, address, Arc::clone(&stop), Arc::clone(&arrived));
+        let (stop, [sent, arrived, next]) = <(Arc<AtomicBool>, [Arc<AtomicU64>; 3])>::default();
+        let total = Arc::new(AtomicU64::new(UNKNOWN));
+        let seen = Receiving { total: Arc::clone(&total), arrived: Arc::clone(&arrived), next: Arc::clone(&next) };
+        let receiver = receive(to, address, seen);
         let socket = sending_socket(from, address, class);
         let send = Sending { socket, stop: Arc::clone(&stop), sent: Arc::clone(&sent), arrived: Arc::clone(&arrived) };
         let sender = thread::spawn(move || {
             stay_here();
             how(&send);
         });
-        Self { stop, sent, arrived, sender, receiver }
+        Self { stop, total, sent, arrived, next, sender, receiver }
     }
 
     /// How many packets have been sent.
@@ -105,6 +123,11 @@ impl Stream {
     /// How many packets have arrived.
     pub fn arrived(&self) -> u64 {
         self.arrived.load(Ordering::Relaxed)
+    }
+
+    /// One more than the highest number that has arrived.
+    pub fn next(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
     }
 
     /// Whether packets arrive now.
@@ -123,8 +146,10 @@ impl Stream {
     pub fn stop_and_tell(self) -> (Outcome, Vec<u64>) {
         self.stop.store(true, Ordering::Relaxed);
         self.sender.join().expect("the sender");
+        let sent = self.sent.load(Ordering::Relaxed);
+        self.total.store(sent, Ordering::Relaxed);
         let numbers = self.receiver.join().expect("the receiver");
-        (outcome(self.sent.load(Ordering::Relaxed), &numbers), numbers)
+        (outcome(sent, &numbers), numbers)
     }
 }
 
@@ -143,13 +168,14 @@ impl Sending {
         self.sent.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn at(&self, rate: u64) {
+    /// So many packets in a second, and so many at once.
+    fn at_most(&self, rate: u64, at_once: u64) {
         let (start, first) = (Instant::now(), self.sent.load(Ordering::Relaxed));
         while !self.is_over() {
             let due = first + start.elapsed().as_micros() as u64 * rate / 1_000_000;
             let missing = due.saturating_sub(self.sent.load(Ordering::Relaxed));
-            (0..missing.min(CATCH_UP)).for_each(|_| self.packet());
-            thread::sleep(Duration::from_micros(500));
+            (0..missing.min(at_once)).for_each(|_| self.packet());
+            thread::sleep(Duration::from_secs(1) / TICKS as u32);
         }
     }
 
@@ -210,24 +236,36 @@ pub fn any(like: IpAddr) -> SocketAddr {
     if like.is_ipv4() { SocketAddr::from(([0, 0, 0, 0], 0)) } else { SocketAddr::from(([0u16; 8], 0)) }
 }
 
-/// Receives until it was told to stop and nothing comes any more.
-fn receive(to: &Netns, address: IpAddr, stop: Arc<AtomicBool>, arrived: Arc<AtomicU64>) -> JoinHandle<Vec<u64>> {
+/// What a receiver is told, and tells.
+struct Receiving {
+    total: Arc<AtomicU64>,
+    arrived: Arc<AtomicU64>,
+    next: Arc<AtomicU64>,
+}
+
+/// Receives until it is known how many there are, and nothing comes any more.
+fn receive(to: &Netns, address: IpAddr, seen: Receiving) -> JoinHandle<Vec<u64>> {
     let opened = to.run(|| UdpSocket::bind(SocketAddr::new(any(address).ip(), PORT))).expect("the namespace");
     let socket = opened.expect("the port is free");
     setsockopt(&socket, sockopt::RcvBufForce, &BACKLOG).expect("root");
-    socket.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
+    socket.set_read_timeout(Some(QUIET)).expect("a timeout");
     thread::spawn(move || {
-        let (mut numbers, mut buffer) = (Vec::new(), [0; 64]);
-        loop {
-            match socket.recv(&mut buffer) {
-                Ok(_) => {
-                    numbers.push(u64::from_be_bytes(*buffer.first_chunk().expect("8 octets")));
-                    arrived.fetch_add(1, Ordering::Relaxed);
-                }
-                Err(_) if stop.load(Ordering::Relaxed) => return numbers,
-                Err(_) => {}
+        let (mut numbers, mut buffer, mut quiet) = (Vec::new(), [0; 64], 0);
+        while quiet < FOR_THE_MISSING {
+            let total = seen.total.load(Ordering::Relaxed);
+            if socket.recv(&mut buffer).is_ok() {
+                let number = u64::from_be_bytes(*buffer.first_chunk().expect("8 octets"));
+                numbers.push(number);
+                seen.next.fetch_max(number + 1, Ordering::Relaxed);
+                seen.arrived.fetch_add(1, Ordering::Relaxed);
+                quiet = 0;
+            } else if total <= numbers.len() as u64 {
+                break;
+            } else {
+                quiet += u32::from(total != UNKNOWN);
             }
         }
+        numbers
     })
 }
 
