@@ -24,7 +24,9 @@ use std::{
 };
 
 /// How long something that gets through at all may take.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client waits for an answer before it looks whether to ask again.
+const LOOK: Duration = Duration::from_millis(100);
 /// Between two numbered frames.
 const PACE: Duration = Duration::from_millis(1);
 /// Between two requests.
@@ -322,24 +324,27 @@ impl Dhcp6 {
         self.socket.send_to(payload, self.to).map(drop).map_err(Error::system("ask the switch"))
     }
 
-    /// A flow for a new client of a group of clients; none where nobody answers in time, or not with a flow.
+    /// A flow for a new client of a group of clients, which asks again as clients do (RFC 8415 section 15); none where nobody
+    /// answers in time, or not with a flow.
     pub(crate) fn lease(&self, group: u8, number: u32, within: Duration) -> Result<Option<Mac>, Error> {
         let mut client = client(group, number)?;
-        let Some(payload) = client.poll_transmit(0) else { return Ok(None) };
-        self.send(&payload)?;
-        let (until, mut buffer) = (Instant::now() + within, [0; 2048]);
-        loop {
-            let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            self.socket.set_read_timeout(Some(left)).map_err(Error::system("set a timeout"))?;
-            let Ok(length) = self.socket.recv(&mut buffer) else { return Ok(None) };
+        let (start, mut buffer) = (Instant::now(), [0; 2048]);
+        let now = || start.elapsed().as_millis() as u64;
+        self.socket.set_read_timeout(Some(LOOK)).map_err(Error::system("set a timeout"))?;
+        while start.elapsed() < within {
+            while let Some(payload) = client.poll_transmit(now()) {
+                self.send(&payload)?;
+            }
+            let Ok(length) = self.socket.recv(&mut buffer) else { continue };
             // Answers to earlier clients come late.
-            let _ = client.handle(&buffer[..length], 0);
+            let _ = client.handle(&buffer[..length], now());
             match client.event() {
                 Some(Event::Leased(grant)) => return Ok(grant.addresses.first().copied()),
                 Some(_) => return Ok(None),
                 None => {}
             }
         }
+        Ok(None)
     }
 }
 

@@ -33,6 +33,21 @@ pub(crate) struct Switch {
     process: Option<Child>,
 }
 
+/// How long what a switch does at once may take on a busy machine.
+const SOON: Duration = Duration::from_secs(10);
+
+/// Waits for something that a switch does, and says whether it came.
+pub(crate) fn wait(mut is_so: impl FnMut() -> Result<bool, Error>) -> Result<bool, Error> {
+    let start = Instant::now();
+    while !is_so()? {
+        if start.elapsed() > SOON {
+            return Ok(false);
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(true)
+}
+
 /// What the local interface answers: what was asked for, or the problem.
 pub(crate) type Answer = Result<Value, Value>;
 

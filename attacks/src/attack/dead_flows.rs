@@ -3,7 +3,7 @@
 use crate::{
     Error, Outcome, Stage,
     network::{Network, injector, mac_of, settings, udp, watch},
-    switch::address,
+    switch::{address, wait},
 };
 use flowlane_lab::Mac;
 use serde_json::json;
@@ -65,7 +65,7 @@ pub(crate) fn run(stage: &Stage<'_>) -> Result<Outcome, Error> {
         sent += 1;
     }
     outcome.must(flows.iter().all(|flow| !next.contains(flow)), || "an address was used again at once".into());
-    thread::sleep(Duration::from_millis(100));
+    let _ = wait(|| Ok(switch.counts("pa")?.since(&before).of("unknown-flow") >= sent))?;
     let counts = switch.counts("pa")?.since(&before);
     outcome.must(counts.of("unknown-flow") == sent, || format!("{sent} late frames: {counts}"));
     let accepted: u64 = next

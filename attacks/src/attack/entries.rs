@@ -4,15 +4,11 @@ use crate::{
     Error, Outcome, Stage,
     bystander::under,
     network::{Network, injector, mac_of, udp, watch},
-    switch::{Switch, address},
+    switch::{Switch, address, wait},
 };
 use flowlane_lab::Mac;
 use serde_json::{Value, json};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    thread,
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Requests before one of the flows is given back.
 const KEPT: usize = 256;
@@ -152,12 +148,17 @@ fn probe(network: &Network, switch: &Switch, granted: &Granted, outcome: &mut Ou
     for flow in probed.iter().copied().flatten() {
         other.send(&udp(*flow, mac_of(2), [2, 3], ODD))?;
     }
-    thread::sleep(Duration::from_millis(200));
+    let sent = probed.iter().copied().flatten().count() as u64;
+    let _ = wait(|| {
+        let beside_are =
+            switch.counts("pa")?.since(&before).of_all(&["unknown-flow", "wrong-port"]) >= beside.len() as u64;
+        Ok(beside_are && switch.counts("pb")?.since(&before_other).of("wrong-port") >= sent)
+    })?;
     let (counts, counts_other) = (switch.counts("pa")?.since(&before), switch.counts("pb")?.since(&before_other));
     let rejected = counts.of_all(&["unknown-flow", "wrong-port"]);
     outcome
         .must(rejected == beside.len() as u64, || format!("{} frames beside what was granted: {counts}", beside.len()));
-    let (sent, wrong_port) = (probed.iter().copied().flatten().count() as u64, counts_other.of("wrong-port"));
+    let wrong_port = counts_other.of("wrong-port");
     outcome.must(wrong_port == sent, || format!("{sent} frames by another port: {counts_other}"));
     let arrived = arrived.try_iter().count();
     outcome.must(arrived == 0, || format!("{arrived} of them were delivered"));

@@ -3,6 +3,7 @@
 use crate::{
     Error, Outcome, Stage,
     network::{Network, as_a_wire, host, injector, mac_of, settings, udp, watch},
+    switch::wait,
 };
 use flowlane_lab::{Host, bridge};
 use serde_json::json;
@@ -41,7 +42,12 @@ pub(crate) fn run(stage: &Stage<'_>) -> Result<Outcome, Error> {
     let (_tap, arrived) = watch(network.receiver.link(), TAKEN)?;
     let (_tap, stolen) = watch(thief.link(), TAKEN)?;
     let (victim, thief) = (injector(&victim)?, injector(&thief)?);
-    let frame = udp(flow, mac_of(4), [4, 3], TAKEN);
+    let mut number = 0u64;
+    let mut send = || {
+        number += 1;
+        victim.send(&udp(flow, mac_of(4), [4, 3], &[TAKEN, &number.to_be_bytes()].concat()))?;
+        Ok::<_, Error>(number)
+    };
     let mut outcome = Outcome::default();
     let mut worst = Duration::ZERO;
     let thefts = stage.pick(2, 5, 30);
@@ -49,32 +55,38 @@ pub(crate) fn run(stage: &Stage<'_>) -> Result<Outcome, Error> {
         // The flow is in use.
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(1_000) {
-            victim.send(&frame)?;
+            send()?;
             thread::sleep(PACE);
         }
         outcome.must(arrived.try_iter().count() > 0, || "the victim's frames do not arrive before the theft".into());
         stolen.try_iter().for_each(drop);
         // From the flow's address to the victim: the bridge learns, and the switch sees nothing of it.
         thief.send(&udp(mac_of(4), flow, [5, 4], b"mine"))?;
-        let theft = Instant::now();
-        thread::sleep(PACE * 5);
-        arrived.try_iter().for_each(drop);
+        let (theft, first) = (Instant::now(), send()?);
         let mut back = None;
         while back.is_none() && theft.elapsed() < WITHIN {
-            victim.send(&frame)?;
-            back = arrived.recv_timeout(PACE).ok().map(|_| theft.elapsed());
+            // Those that were sent before may still be on their way.
+            let came = arrived.recv_timeout(PACE).is_ok_and(|rest| number_in(&rest) >= Some(first));
+            back = came.then(|| theft.elapsed());
+            send()?;
         }
-        outcome.must(stolen.try_iter().count() > 0, || "the bridge did not learn: nothing was stolen".into());
+        outcome.must(stolen.recv_timeout(WITHIN).is_ok(), || "the bridge did not learn: nothing was stolen".into());
         outcome.must(back.is_some(), || format!("the frames went astray for more than {WITHIN:?}"));
         worst = worst.max(back.unwrap_or(WITHIN));
     }
     // The switch looks again.
-    thread::sleep(Duration::from_secs(1));
-    let restored = switch.port("pd")?["restored"].as_u64().unwrap_or(0);
+    let restored = || Ok::<_, Error>(switch.port("pd")?["restored"].as_u64().unwrap_or(0));
+    let _ = wait(|| Ok(restored()? >= thefts))?;
+    let restored = restored()?;
     outcome.must(restored >= thefts, || format!("{restored} of {thefts} thefts were counted"));
     outcome.say(format!(
         "{thefts} thefts by one frame each; frames were back after {} ms at most; {restored} counted",
         worst.as_millis()
     ));
     Ok(outcome)
+}
+
+/// The number of a frame of the victim, by what follows the mark.
+fn number_in(rest: &[u8]) -> Option<u64> {
+    rest.first_chunk().map(|octets| u64::from_be_bytes(*octets))
 }

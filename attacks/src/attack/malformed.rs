@@ -4,6 +4,7 @@ use crate::{
     Error, Outcome, Stage,
     network::{Network, injector, mac_of, settings, udp},
     switch::Counts,
+    switch::wait,
 };
 use flowlane_lab::Mac;
 use serde_json::json;
@@ -55,7 +56,7 @@ fn on(executor: &str, stage: &Stage<'_>, outcome: &mut Outcome) -> Result<(u64, 
     // The bound of one flagged flow is used up, so that each flagged packet that makes sense is refused at once.
     let injector = injector(&network.attacker)?;
     injector.send(&flagged_packet())?;
-    let _ = wait(|| Ok(switch.port("pa")?["flagged"]["flows"] == 1))?;
+    let _ = wait(|| Ok(switch.port("pa")?["flagged"]["flows"] == 1 && switch.counts("pa")?.of("forward") >= 1))?;
     let before = switch.counts("pa")?;
     let frames = frames(flow, source, stage.pick(7, 3, 1));
     for burst in frames.chunks(BURST) {
@@ -74,17 +75,6 @@ fn on(executor: &str, stage: &Stage<'_>, outcome: &mut Outcome) -> Result<(u64, 
 fn resolved(switch: &crate::switch::Switch, flow: Mac) -> Result<(), Error> {
     let is_resolved = wait(|| Ok(switch.get(&format!("/v1/flows/{flow}"))?["state"] == "resolved"))?;
     if is_resolved { Ok(()) } else { Err(Error::Switch(format!("{flow} has no next hop"))) }
-}
-
-/// Waits for something. Whether it came.
-fn wait(mut is_so: impl FnMut() -> Result<bool, Error>) -> Result<bool, Error> {
-    for _ in 0..500 {
-        if is_so()? {
-            return Ok(true);
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    Ok(false)
 }
 
 const FLAGGED: u8 = 0b11 << 2;
