@@ -5,7 +5,7 @@ use crate::{
     on, packet,
 };
 use flowlane_lab::Injector;
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 on! {
     each_frame_is_recorded_with_its_end on tc, af_packet, af_xdp, xdp;
@@ -26,23 +26,18 @@ fn each_frame_is_recorded_with_its_end(executor: &str) {
         switch.api.count("pc", "wrong-port") == 3 && switch.api.count("pa", "forward") == 5
     });
     let waited = switch.api.count("pa", "resolve") as usize;
+    // Each thread of a port tells of its frames when it has done with them.
+    eventually("all are written", || {
+        let written =
+            ["icmp.type == 8", "udp.dstport == 2222", "icmp.type == 0"].map(|filter| read(&file, filter).1.len());
+        written == [10, 3, 5]
+    });
     switch.terminate();
 
     let read = |filter: &str| {
-        let mut command = Command::new("tshark");
-        command.arg("-r").arg(&file).args([
-            "-Y",
-            filter,
-            "-T",
-            "fields",
-            "-e",
-            "frame.interface_name",
-            "-e",
-            "frame.comment",
-        ]);
-        let output = command.args(["-e", "eth.src", "-e", "eth.dst"]).output().expect("tshark is installed");
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).expect("UTF-8").lines().map(str::to_owned).collect::<Vec<_>>()
+        let (whole, records) = read(&file, filter);
+        assert!(whole, "{filter}: {records:#?}");
+        records
     };
     let requests = read("icmp.type == 8");
     let came: Vec<_> = requests.iter().filter(|line| line.starts_with("pa\t")).collect();
@@ -59,4 +54,16 @@ fn each_frame_is_recorded_with_its_end(executor: &str) {
     let answers = read("icmp.type == 0");
     assert_eq!(answers.len(), 5, "{answers:#?}");
     assert!(answers.iter().all(|line| line.starts_with("pb\tpass:")), "{answers:#?}");
+}
+
+/// What tshark finds in a capture: interface, comment, source and destination of each record. And whether the file is whole.
+fn read(file: &Path, filter: &str) -> (bool, Vec<String>) {
+    let mut command = Command::new("tshark");
+    command.arg("-r").arg(file).args(["-Y", filter, "-T", "fields"]);
+    for field in ["frame.interface_name", "frame.comment", "eth.src", "eth.dst"] {
+        command.args(["-e", field]);
+    }
+    let output = command.output().expect("tshark is installed");
+    let records = String::from_utf8(output.stdout).expect("UTF-8").lines().map(str::to_owned).collect();
+    (output.status.success(), records)
 }
