@@ -97,6 +97,26 @@ fn a_detached_interface_and_a_removed_host_leave_nothing() {
     });
 }
 
+/// Links outlive their pins: for a moment in the kernel, or for as long as a process has them open.
+#[test]
+fn what_is_removed_puts_nothing_into_flows_though_its_program_is_still_attached() {
+    Setup::both_families(|net| {
+        let (mut runs, _held) = net.start();
+        let cgroup = net.cgroup();
+        cgroup.add(&mut runs, Run::of(1));
+        runs.set_namespace(Some((1, true))).expect("set");
+        open(&mut runs, net.key(1), &[FLOW], false);
+        let tap = net.tap();
+        cgroup.run(|| udp(net, b"before"));
+        net.remove();
+        assert_eq!(programs(), 1);
+        cgroup.run(|| udp(net, b"of the cgroup"));
+        udp(net, b"of the namespace");
+        let plain = [b"of the cgroup".to_vec(), b"of the namespace".to_vec()].map(|payload| (REAL_B, MAC_A, payload));
+        assert_eq!(net.seen(tap, 3), [&[(FLOW, MAC_A, b"before".to_vec())], &plain[..]].concat());
+    });
+}
+
 /// How many programs look at what leaves by the interface.
 fn programs() -> usize {
     SchedClassifier::query_tcx("eth0", TcAttachType::Egress).expect("a query").1.len()
