@@ -259,9 +259,9 @@ impl Going {
         Self { child: Some(child.expect("the program runs")) }
     }
 
-    /// Starts `ping`, 50 times a second, by a run with these options.
+    /// Starts `ping`, 50 times a second, by a run with these options. It says little, for nobody reads it before its end.
     pub fn ping(host: &FlowHost, options: &[&str], to: &str) -> Self {
-        Self::start(&mut host.run(&[options, &["--", "ping", "-n", "-i", "0.02", to]].concat()))
+        Self::start(&mut host.run(&[options, &["--", "ping", "-q", "-n", "-i", "0.02", to]].concat()))
     }
 
     pub fn pid(&self) -> i32 {

@@ -21,7 +21,7 @@ on! {
 }
 
 /// The same with sockets of its own: `sh` waits for `ping`.
-const PINGS: [&str; 4] = ["--", "sh", "-c", "ping -n -i 0.02 10.2.0.2 & ping -n -i 0.02 fd02::2; wait"];
+const PINGS: [&str; 4] = ["--", "sh", "-c", "ping -q -n -i 0.02 10.2.0.2 & ping -q -n -i 0.02 fd02::2; wait"];
 
 fn nothing(services: Services) -> Services {
     services

@@ -44,7 +44,7 @@ fn with_nftables_alone_new_destinations_are_found_and_nothing_is_left() {
         "--",
         "sh",
         "-c",
-        "ping -n -i 0.02 fd02::2 > /dev/null & exec ping -n -i 0.02 10.2.0.2",
+        "ping -q -n -i 0.02 fd02::2 > /dev/null & exec ping -q -n -i 0.02 10.2.0.2",
     ]));
     site.host.open_flow("10.2.0.2");
     site.host.open_flow("fd02::2");

@@ -123,8 +123,12 @@ fn hosts_behind_a_bridge_reach_each_other_plainly_and_others_by_flows() {
 #[test]
 fn an_operator_cuts_a_program_off_and_it_stays_so() {
     let mut site = Site::new("tc", Services::nginx);
-    let going =
-        Going::start(&mut site.host.run(&["--", "sh", "-c", "ping -n -i 0.05 10.3.0.2 & ping -n -i 0.05 10.2.0.2"]));
+    let going = Going::start(&mut site.host.run(&[
+        "--",
+        "sh",
+        "-c",
+        "ping -q -n -i 0.05 10.3.0.2 & ping -q -n -i 0.05 10.2.0.2",
+    ]));
     let (flow, other) = (site.host.open_flow("10.2.0.2"), site.host.open_flow("10.3.0.2"));
     let address = flow.address.expect("an address").to_string();
     let mut close = site.lab.netns.command(PROGRAM);

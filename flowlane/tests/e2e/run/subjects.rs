@@ -29,7 +29,7 @@ fn the_processes_of_a_cgroup_are_put_into_flows_for_as_long_as_asked() {
     let site = Site::new("tc", nothing);
     let container = Cgroup::new("flowlane-e2e-container").expect("root");
     let mut command = site.lab.a.netns().command("sh");
-    command.args(["-c", "ping -n -i 0.02 fd02::2 > /dev/null & exec ping -n -i 0.02 10.2.0.2"]);
+    command.args(["-c", "ping -q -n -i 0.02 fd02::2 > /dev/null & exec ping -q -n -i 0.02 10.2.0.2"]);
     let inside = Going::start(container.hold(&mut command).expect("a cgroup"));
     let watch = site.watch("tc");
     eventually("they send", || watch.packets().len() > 20);
@@ -38,7 +38,7 @@ fn the_processes_of_a_cgroup_are_put_into_flows_for_as_long_as_asked() {
     let path = container.path().display().to_string();
     let run = Going::start(&mut site.host.run(&["--cgroup", &path]));
     let flows = [site.host.open_flow("10.2.0.2"), site.host.open_flow("fd02::2")];
-    let outside = Going::start(site.host.command("ping").args(["-n", "-i", "0.02", "10.3.0.2"]));
+    let outside = Going::start(site.host.command("ping").args(["-q", "-n", "-i", "0.02", "10.3.0.2"]));
     let watch = site.watch("tc");
     eventually("they send", || watch.packets().len() > 60);
     for packet in watch.stop(|packet| matches!(packet.protocol, 1 | 58) && packet.to != ip("fe80::1")) {
@@ -63,7 +63,7 @@ fn the_processes_of_a_cgroup_are_put_into_flows_for_as_long_as_asked() {
 #[test]
 fn a_whole_namespace_is_put_into_flows_for_as_long_as_asked() {
     let site = Site::new("tc", nothing);
-    let before = Going::start(site.lab.a.netns().command("ping").args(["-n", "-i", "0.02", "10.2.0.2"]));
+    let before = Going::start(site.lab.a.netns().command("ping").args(["-q", "-n", "-i", "0.02", "10.2.0.2"]));
     let namespace = format!("/proc/{}/ns/net", before.pid());
     let mut command = Command::new(crate::daemon::PROGRAM);
     site.host.cgroup.hold(&mut command).expect("a cgroup");
@@ -114,7 +114,7 @@ fn a_run_within_a_run_has_flows_of_its_own() {
     let outer = "ping -n -i 0.02 10.2.0.2 > /dev/null & \"$@\"; wait";
     let mut command = site.host.run(&["--name", "outer", "--", "sh", "-c", outer, "sh"]);
     command.arg(crate::daemon::PROGRAM).arg("--runtime-directory").arg(site.host.path(""));
-    command.args(["run", "--name", "inner", "--", "ping", "-n", "-i", "0.02", "10.2.0.2"]);
+    command.args(["run", "--name", "inner", "--", "ping", "-q", "-n", "-i", "0.02", "10.2.0.2"]);
     let going = Going::start(&mut command);
     eventually("both have one", || site.host.flows().iter().filter(|flow| flow.state == "open").count() == 2);
     let status = site.host.status().expect("a daemon");
