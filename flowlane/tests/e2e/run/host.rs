@@ -11,6 +11,7 @@ use nix::{
 };
 use std::{
     fs::{self, File, Permissions},
+    io::Write as _,
     os::unix::{fs::MetadataExt as _, fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -108,6 +109,13 @@ impl FlowHost {
         let mut command = self.flowlane();
         command.arg("run").args(arguments);
         command
+    }
+
+    /// `flowlane run --require ARGUMENTS`, of a daemon that knows that there is a switch. What is sent before the switch has
+    /// answered is dropped and not sent plainly, however late it answers: for programs that send it again.
+    pub fn require(&self, arguments: &[&str]) -> Command {
+        self.wait_for_service(true);
+        self.run(&[&["--require"], arguments].concat())
     }
 
     /// `flowlane run ARGUMENTS` by an unprivileged user.
@@ -259,9 +267,21 @@ impl Going {
         Self { child: Some(child.expect("the program runs")) }
     }
 
+    /// Starts a command that reads what the test [tells](Self::tell) it.
+    pub fn told(command: &mut Command) -> Self {
+        Self::start(command.stdin(Stdio::piped()))
+    }
+
     /// Starts `ping`, 50 times a second, by a run with these options. It says little, for nobody reads it before its end.
     pub fn ping(host: &FlowHost, options: &[&str], to: &str) -> Self {
         Self::start(&mut host.run(&[options, &["--", "ping", "-q", "-n", "-i", "0.02", to]].concat()))
+    }
+
+    /// Writes a line to its standard input: `read` of a shell ends. So it does at the end of the input, which
+    /// [`wait`](Self::wait) brings about.
+    pub fn tell(&mut self) {
+        let input = self.child.as_mut().and_then(|child| child.stdin.as_mut()).expect("it is told");
+        input.write_all(b"go\n").expect("it reads");
     }
 
     pub fn pid(&self) -> i32 {
