@@ -27,13 +27,14 @@ fn for_everybody(host: &FlowHost) -> PathBuf {
 }
 
 const REQUEST: [&str; 4] = ["--", "curl", "-sSf", "http://10.2.0.2:8080/"];
+const IN_A_FLOW: [&str; 5] = ["--require", "--", "curl", "-sSf", "http://10.2.0.2:8080/"];
 
 #[test]
 fn a_user_whom_the_policy_allows_needs_no_root_and_another_is_refused() {
     let mut site = Site::with("tc", "", "allow_users = [\"nobody\"]\n", Services::nginx);
     let program = for_everybody(&site.host);
     let watch = site.watch("tc");
-    let page = output(&mut site.host.run_as(NOBODY, &program, &REQUEST));
+    let page = output(&mut site.host.run_as(NOBODY, &program, &IN_A_FLOW));
     assert_eq!((text(&page), page.stderr), (PAGE.to_owned(), Vec::new()));
     assert_eq!(text(&output(&mut site.host.run_as(NOBODY, &program, &["--", "id", "-u"]))), "65534\n");
     let packets = watch.stop(|packet| packet.to_port == HTTP);
@@ -46,6 +47,7 @@ fn a_user_whom_the_policy_allows_needs_no_root_and_another_is_refused() {
         let said = String::from_utf8(refused.stderr).expect("UTF-8");
         assert!(said.contains("allow_users") || said.contains("allow"), "it says who can allow it: {said}");
     }
+    site.is_clean();
     a_user_sees_and_closes_what_is_his(&site, &program);
     site.is_clean();
 

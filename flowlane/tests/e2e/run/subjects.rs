@@ -12,7 +12,7 @@ use flowlane_lab::{Cgroup, cgroup};
 use nix::sys::signal::Signal;
 use std::{fs, net::UdpSocket, path::PathBuf, process::Command};
 
-const REQUEST: [&str; 4] = ["--", "curl", "-sSf", "http://10.2.0.2:8080/"];
+const REQUEST: [&str; 5] = ["--require", "--", "curl", "-sSf", "http://10.2.0.2:8080/"];
 
 fn nothing(services: Services) -> Services {
     services
@@ -88,12 +88,12 @@ fn a_socket_is_bound_to_a_flow_and_others_of_the_program_are_not() {
     let client = Client::connect_to(&site.host.socket()).expect("a daemon");
     let wishes = Wishes { to: vec![ip("10.2.0.2")], ..Wishes::default() };
     let binding = client.bind(&bound, &wishes).expect("allowed");
+    let flow = site.host.open_flow("10.2.0.2");
     let watch = site.watch("tc");
     for _ in 0..10 {
         bound.send_to(b"bound", "10.2.0.2:9").expect("sent");
         other.send_to(b"other", "10.2.0.2:9").expect("sent");
     }
-    let flow = site.host.open_flow("10.2.0.2");
     eventually("all have left", || watch.packets().len() >= 20);
     let port = bound.local_addr().expect("bound").port();
     for packet in watch.stop(|packet| packet.to_port == 9) {
@@ -162,6 +162,7 @@ fn a_program_stays_within_the_limits_of_its_cgroup() {
     let shown = text(&run(&["--", "grep", "^0::", "/proc/self/cgroup"]));
     assert!(shown.contains("level5.slice/flowlane-"), "below where it was: {shown}");
     let watch = site.watch("tc");
+    site.host.wait_for_service(true);
     assert_eq!(text(&run(&REQUEST)), PAGE);
     let packets = watch.stop(|packet| packet.to_port == HTTP);
     assert!(packets.len() >= 3);
