@@ -28,11 +28,8 @@ fn where_no_switch_is_a_program_runs_as_usual_and_at_once() {
     host.start_daemon();
     host.wait_for_service(false);
     let watch = Watch::start(lab.a.port(), Direction::In);
-    let start = Instant::now();
-    assert_eq!(text(&output(&mut host.run(&REQUEST))), PAGE);
-    let took = start.elapsed();
-    println!("without a service: {} ms", took.as_millis());
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    // A busy machine can be late once.
+    assert!((0..3).any(|_| request_takes(&host) < Duration::from_secs(2)));
     assert!(watch.stop(|_| true).iter().all(Packet::is_plain));
     let refused = output(&mut host.run(&[&["--require"], &REQUEST[..]].concat()));
     assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
@@ -44,14 +41,22 @@ fn where_no_switch_is_a_program_runs_as_usual_and_at_once() {
     eventually("it is under way", || watch.packets().len() > 3);
     assert!(watch.stop(|_| true).iter().all(Packet::is_plain));
     let switch = lab.switch("tc");
-    within(Duration::from_secs(20), "the switch is found", || {
+    within(Duration::from_secs(60), "the switch is found, which is looked for ever more seldom", || {
         host.status().is_some_and(|status| status.interfaces.iter().any(|one| one.service == Some(true)))
     });
-    assert_eq!(text(&output(&mut host.run(&[&["--require"], &REQUEST[..]].concat()))), PAGE);
+    assert_eq!(text(&output(&mut host.require(&REQUEST))), PAGE);
     host.open_flow("10.2.0.2");
     assert_eq!(going.lost().1, 0);
     within(CLEAN, "nothing is left", || switch.api.get("/v1/flows") == json!([]) && host.left_by_runs().is_empty());
     drop(services);
+}
+
+/// How long a request takes, with all that belongs to a run.
+fn request_takes(host: &FlowHost) -> Duration {
+    let start = Instant::now();
+    assert_eq!(text(&output(&mut host.run(&REQUEST))), PAGE);
+    println!("without a service: {} ms", start.elapsed().as_millis());
+    start.elapsed()
 }
 
 /// The switch's own address, one that no route leads to, and a neighbour on the same segment.
@@ -73,12 +78,12 @@ fn what_the_switch_can_not_serve_is_reached_as_ever() {
     assert_eq!(site.at_switch().len(), 0);
     site.is_clean();
 
-    let refused = output(&mut site.host.run(&["--require", "--to", "10.1.0.1", "--", "echo", "run"]));
+    let refused = output(&mut site.host.require(&["--to", "10.1.0.1", "--", "echo", "run"]));
     assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
-    let lossy = ["--require", "--", "ping", "-n", "-c", "3", "-i", "0.1", "-W", "1", "10.1.0.1"];
-    let cut = output(&mut site.host.run(&lossy));
+    let lossy = ["--", "ping", "-n", "-c", "3", "-i", "0.1", "-W", "1", "10.1.0.1"];
+    let cut = output(&mut site.host.require(&lossy));
     assert!(String::from_utf8_lossy(&cut.stdout).contains("3 packets transmitted, 0 received"), "{cut:?}");
-    assert_eq!(text(&output(&mut site.host.run(&[&["--require"], &REQUEST[..]].concat()))), PAGE);
+    assert_eq!(text(&output(&mut site.host.require(&REQUEST))), PAGE);
     site.is_clean();
 }
 
@@ -108,9 +113,12 @@ fn hosts_behind_a_bridge_reach_each_other_plainly_and_others_by_flows() {
     let services = [Services::new(&lab.b).nginx(), Services::new(&two).nginx()];
     let host = FlowHost::start(&one);
 
+    let pages = "read go; exec curl -sSf http://10.7.0.72:8080/ http://10.2.0.2:8080/";
+    let mut going = Going::told(&mut host.run(&["--to", "10.2.0.2", "--", "sh", "-c", pages]));
+    host.open_flow("10.2.0.2");
     let watch = Watch::start(one.port(), Direction::In);
-    let pages = ["--", "curl", "-sSf", "http://10.7.0.72:8080/", "http://10.2.0.2:8080/"];
-    assert_eq!(text(&output(&mut host.run(&pages))), PAGE.repeat(2));
+    going.tell();
+    assert_eq!(text(&going.wait()), PAGE.repeat(2));
     let packets = watch.stop(|packet| packet.to_port == HTTP);
     let (near, far): (Vec<_>, Vec<_>) = packets.iter().partition(|packet| packet.to == ip("10.7.0.72"));
     assert!(near.len() >= 3 && near.iter().all(|packet| packet.is_plain()), "{near:?}");
@@ -145,8 +153,11 @@ fn an_operator_cuts_a_program_off_and_it_stays_so() {
     let arrived = Watch::start(site.lab.b.link(), Direction::In);
     let elsewhere = Watch::start(site.lab.c.link(), Direction::In);
     thread::sleep(Duration::from_secs(1));
+    eventually("what it sends elsewhere goes on", || {
+        elsewhere.packets().iter().filter(|packet| packet.protocol == 1).count() > 5
+    });
+    drop(elsewhere);
     assert_eq!(arrived.stop(|packet| packet.protocol == 1).len(), 0, "nor later");
-    assert!(elsewhere.stop(|packet| packet.protocol == 1).len() > 5, "what it sends elsewhere goes on");
     assert_eq!(site.host.open_flow("10.3.0.2").address, other.address);
     assert_eq!(text(&output(&mut site.host.run(&REQUEST))), PAGE, "other programs are not meant");
     drop(going);
@@ -172,14 +183,24 @@ fn a_user_closes_a_flow_at_his_own_host() {
 
 #[test]
 fn the_network_meters_a_run_at_the_rate_asked_for() {
+    /// What a switch lets pass at once at this rate, in octets.
+    const BURST: f64 = 131_072.0;
+    const RATE: u32 = 10_000_000;
     let site = Site::new("tc", Services::iperf3);
-    let command = ["--rate", "10M", "--", "iperf3", "-c", "10.2.0.2", "-u", "-b", "40M", "-t", "1", "-J"];
-    let going = Going::start(&mut site.host.run(&command));
+    let script = "read go; iperf3 -c 10.2.0.2 -u -b 40M -n 5M; read end || true";
+    let command = ["--rate", "10M", "--to", "10.2.0.2", "--", "sh", "-ec", script];
+    let mut going = Going::told(&mut site.host.run(&command));
     let flow = site.host.open_flow("10.2.0.2");
-    assert_eq!((flow.rate, site.at_switch()[0]["rate"].as_u64()), (Some(10_000_000), Some(10_000_000)));
-    let report: serde_json::Value = serde_json::from_str(&text(&going.wait())).expect("a report");
-    let lost = report["end"]["sum"]["lost_percent"].as_f64().expect("a number");
-    assert!(lost > 50.0 && lost < 95.0, "three quarters are over the rate: {lost} % lost");
+    let at_switch = || site.at_switch()[0].clone();
+    assert_eq!((flow.rate, at_switch()["rate"].as_u64()), (Some(RATE.into()), Some(RATE.into())));
+    let start = Instant::now();
+    going.tell();
+    within(Duration::from_secs(30), "it is too fast", || site.switch.api.count("pa", "over-rate") > 1_000);
+    let passed = at_switch()["bytes"].as_f64().expect("a number");
+    let allowed = f64::from(RATE) / 8.0 * start.elapsed().as_secs_f64() + BURST;
+    println!("{passed} octets have passed, {allowed:.0} may");
+    assert!(passed > BURST / 2.0 && passed <= allowed, "{passed} of {allowed}");
+    text(&going.wait());
     site.is_clean();
 }
 
