@@ -63,13 +63,28 @@ impl FlowHost {
 
     /// Starts the daemon, and waits until it answers.
     pub fn start_daemon(&mut self) {
+        self.spawn_daemon();
+        within(PATIENCE, "the daemon answers", || self.status().is_some());
+    }
+
+    /// Starts the daemon.
+    pub fn spawn_daemon(&mut self) {
         assert!(self.daemon.is_none(), "it runs already");
         let log = File::options().create(true).append(true).open(self.path("log")).expect("a log");
         let mut command = self.flowlane();
         command.arg("host").arg("--config").arg(self.path("host.toml"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.daemon = Some(command.spawn().expect("the program runs"));
-        within(PATIENCE, "the daemon answers", || self.status().is_some());
+    }
+
+    /// Waits until the daemon that was started answers; false where it has ended instead.
+    pub fn answers(&mut self) -> bool {
+        let mut ended = false;
+        within(PATIENCE, "the daemon answers", || {
+            ended = self.daemon.as_mut().is_some_and(|daemon| daemon.try_wait().expect("a child").is_some());
+            ended || self.status().is_some()
+        });
+        self.daemon.take_if(|_| ended).is_none()
     }
 
     /// Waits until the daemon knows whether a switch answers.
