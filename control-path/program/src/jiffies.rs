@@ -1,5 +1,6 @@
 //! The kernel's jiffies as a clock for the programs: they read them with one load.
 
+use crate::object::uninterrupted;
 use aya::{
     Ebpf, Pod, TestRun as _,
     programs::{ProgramError, SchedClassifier, TestRunOptions},
@@ -52,9 +53,14 @@ fn clocks(object: &mut Ebpf) -> Result<[u64; 2], ProgramError> {
     let (frame, mut out) = ([0; 64], [0; 64]);
     let program = object.program_mut(Jiffies::PROGRAM).ok_or(ProgramError::NotLoaded)?;
     let program: &mut SchedClassifier = program.try_into()?;
-    program.load()?;
-    let options = TestRunOptions { data_in: Some(&frame), data_out: Some(&mut out), ..TestRunOptions::default() };
-    program.test_run(options)?;
+    uninterrupted(|| program.load())?;
+    uninterrupted(|| {
+        program.test_run(TestRunOptions {
+            data_in: Some(&frame),
+            data_out: Some(&mut out),
+            ..TestRunOptions::default()
+        })
+    })?;
     program.unload()?;
     let word = |at: usize| out[at..at + 8].try_into().map(u64::from_ne_bytes).unwrap_or_default();
     Ok([word(0), word(8)])

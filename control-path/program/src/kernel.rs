@@ -10,7 +10,9 @@
 use crate::{
     KernelOptions, Mapped, ProgramError, Punts, Tables, Tuples, bpffs,
     loader::Loader,
-    object::{access, attach_when_free, fd, keep, namespace, pin, pinned, program_of, remove_if_there, take},
+    object::{
+        access, attach_when_free, fd, keep, namespace, pin, pinned, program_of, remove_if_there, take, uninterrupted,
+    },
 };
 use aya::{
     Ebpf,
@@ -276,7 +278,7 @@ impl Kernel {
             |source| ProgramError::Attach { program, interface: interface.to_owned(), source: Box::new(source) };
         let program: &mut SchedClassifier = program_of(object, program)?.try_into().map_err(failed)?;
         if program.fd().is_err() {
-            program.load().map_err(failed)?;
+            uninterrupted(|| program.load()).map_err(failed)?;
         }
         let path = self.link_path(port, ifindex, kind);
         if let Some(link) = pinned(&path) {
@@ -305,7 +307,7 @@ impl Kernel {
             |source| ProgramError::Attach { program, interface: interface.to_owned(), source: Box::new(source) };
         let program: &mut Xdp = program_of(object, program)?.try_into().map_err(failed)?;
         if program.fd().is_err() {
-            program.load().map_err(failed)?;
+            uninterrupted(|| program.load()).map_err(failed)?;
         }
         let path = self.link_path(port, ifindex, "xdp");
         if let Some(link) = pinned(&path) {

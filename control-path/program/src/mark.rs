@@ -1,6 +1,6 @@
 //! Adds the virtual-circuit flag to packets of this host, as long as somebody wants it.
 
-use crate::{HOST_OBJECT, ProgramError};
+use crate::{HOST_OBJECT, ProgramError, object::uninterrupted};
 use aya::{
     Ebpf, EbpfLoader,
     maps::Array,
@@ -37,7 +37,7 @@ impl Marking {
         };
         let program = object.program_mut(PROGRAM).ok_or(ProgramError::Incomplete(PROGRAM))?;
         let program: &mut SchedClassifier = program.try_into().map_err(failed)?;
-        program.load().map_err(failed)?;
+        uninterrupted(|| program.load()).map_err(failed)?;
         let options = TcAttachOptions::TcxOrder(LinkOrder::default());
         program.attach_with_options(interface, TcAttachType::Egress, options).map_err(failed)?;
         Ok(Self { _programs: object })

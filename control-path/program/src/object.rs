@@ -55,18 +55,35 @@ pub(crate) fn attach_when_free<T>(mut attach: impl FnMut() -> Result<T, AttachEr
     let until = Instant::now() + ENDING;
     loop {
         match attach() {
-            Err(error) if is_taken(&error) && Instant::now() < until => thread::sleep(Duration::from_millis(1)),
+            // There is one already.
+            Err(error) if matches!(errno_of(&error), Some(Errno::EEXIST | Errno::EBUSY)) && Instant::now() < until => {
+                thread::sleep(Duration::from_millis(1));
+            }
             done => return done,
         }
     }
 }
 
-/// Whether a program can not be attached because there is one already.
-fn is_taken(error: &(dyn Error + 'static)) -> bool {
-    match error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
-        Some(errno) => matches!(Errno::from_raw(errno), Errno::EEXIST | Errno::EBUSY),
-        None => error.source().is_some_and(is_taken),
+/// How often a program is loaded that signals interrupt.
+const ATTEMPTS: u32 = 10;
+
+/// Loads or tries a program. The kernel gives up its verification, and runs, when a signal comes for the thread, even one that only
+/// stops the process for a while: then it is asked again.
+pub(crate) fn uninterrupted<T>(mut work: impl FnMut() -> Result<T, AttachError>) -> Result<T, AttachError> {
+    let interrupted = |error: &AttachError| matches!(errno_of(error), Some(Errno::EAGAIN | Errno::EINTR));
+    for _ in 1..ATTEMPTS {
+        match work() {
+            Err(error) if interrupted(&error) => {}
+            done => return done,
+        }
     }
+    work()
+}
+
+/// What the kernel has said.
+fn errno_of(error: &(dyn Error + 'static)) -> Option<Errno> {
+    let own = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+    own.map(Errno::from_raw).or_else(|| errno_of(error.source()?))
 }
 
 pub(crate) fn remove_if_there(path: &Path) -> Result<(), ProgramError> {

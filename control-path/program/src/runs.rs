@@ -9,7 +9,9 @@ pub use held::{Held, HeldPackets};
 
 use crate::{
     Mapped, ProgramError, bpffs,
-    object::{access, attach_when_free, fd, keep, namespace, pin, pinned, program_of, remove_if_there, take},
+    object::{
+        access, attach_when_free, fd, keep, namespace, pin, pinned, program_of, remove_if_there, take, uninterrupted,
+    },
 };
 use aya::{
     Ebpf, EbpfLoader,
@@ -342,7 +344,8 @@ fn load(maps: &Path) -> Result<Ebpf, ProgramError> {
         loader.map_pin_path(name, maps.join(file));
     }
     let mut object = loader.load(HOST_OBJECT).map_err(Box::new)?;
-    program(&mut object)?.load().map_err(|source| failed("the kernel", source))?;
+    let program = program(&mut object)?;
+    uninterrupted(|| program.load()).map_err(|source| failed("the kernel", source))?;
     Ok(object)
 }
 
