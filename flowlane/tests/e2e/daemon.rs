@@ -100,6 +100,7 @@ impl Daemon {
         while let Err(error) = self.api.answers() {
             let process = self.process.as_mut().expect("a process");
             if let Some(status) = process.try_wait().expect("a child") {
+                self.process = None;
                 panic!("the switch ended with {status}:\n{}", self.log());
             }
             assert!(start.elapsed() < PATIENCE, "the switch does not answer ({error}):\n{}", self.log());
