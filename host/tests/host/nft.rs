@@ -1,16 +1,20 @@
 //! The daemon where nftables are used instead of BPF.
 
-use crate::setup::{Program, REAL, eventually, ip, open_address, setup};
+use crate::setup::{Program, REAL, eventually, ip, is_quiet, mac_at, open_address, setup};
 use flowlane_client::protocol::{FlowView, Wishes};
 use flowlane_host::{command::Command, daemon::Ended, mechanism::MechanismChoice};
-use std::{thread, time::Duration};
+use flowlane_lab::Frame;
+use std::{
+    thread,
+    time::{Duration, SystemTime},
+};
 
 #[test]
 fn by_nftables_a_program_is_in_its_flow_until_it_ends_and_nothing_is_left() {
     let setup = setup();
     let daemon = setup.start_with(MechanismChoice::Nft);
     assert_eq!(daemon.status().mechanism, "nft");
-    let mut program = Program::pings(&setup.host, 200);
+    let mut program = Program::pings_on(&setup.host);
     let other = Program::new(&setup.host, "exec ping -q -c 1 -W 1 10.1.0.3");
     daemon.run(&program, Wishes::default()).expect("a run");
     program.go();
@@ -19,7 +23,10 @@ fn by_nftables_a_program_is_in_its_flow_until_it_ends_and_nothing_is_left() {
     setup.go_to(address);
     eventually("it is counted", || daemon.flows()[0].packets >= 5);
     other.finish();
-    assert!(setup.destinations(1).contains(&REAL));
+    let is_its = |frame: &Frame| frame.bytes[30..34] == [10, 1, 0, 3];
+    let of_other = || setup.tap.frames().into_iter().filter(is_its).map(|frame| mac_at(&frame, 0)).collect::<Vec<_>>();
+    eventually("that of the other is seen", || !of_other().is_empty());
+    assert_eq!(of_other(), [REAL]);
     drop(program);
     setup.switch.wait_for_leases(0);
     assert_eq!((daemon.stop(), setup.tables()), (Ended::Undone, 0));
@@ -29,9 +36,10 @@ fn by_nftables_a_program_is_in_its_flow_until_it_ends_and_nothing_is_left() {
 fn by_nftables_what_requires_flows_sends_nothing_without() {
     let setup = setup();
     let daemon = setup.start_with(MechanismChoice::Nft);
-    let mut program = Program::new(&setup.host, "ping -q -n -i 0.05 -W 1 -c 2 10.1.0.2; ping -c 1 -W 1 -q 10.1.0.3");
+    let pings = "ping -q -n -i 0.05 -W 1 -c 2 10.1.0.2; ping -c 1 -W 1 -q 10.1.0.3";
+    let mut program = Program::new(&setup.host, &format!("{pings}; exec sleep 60"));
     let wishes = Wishes { require: true, to: vec![ip("10.1.0.3")], ..Wishes::default() };
-    daemon.run(&program, wishes).expect("a run");
+    daemon.run_with_a_switch(&program, &wishes).expect("a run");
     setup.switch.set_refusing(true);
     program.go();
     let cut = |flow: &FlowView| flow.state == "cut" && flow.destination == ip("10.1.0.2");
@@ -45,16 +53,14 @@ fn by_nftables_what_requires_flows_sends_nothing_without() {
 fn by_nftables_a_flow_that_is_closed_is_cut_off() {
     let setup = setup();
     let daemon = setup.start_with(MechanismChoice::Nft);
-    let mut program = Program::pings(&setup.host, 200);
+    let mut program = Program::pings_on(&setup.host);
     daemon.run(&program, Wishes::default()).expect("a run");
     program.go();
     let address = open_address(&daemon);
     daemon.ask(|reply| Command::Close(None, address, reply)).expect("closed");
     setup.switch.wait_for_leases(0);
     thread::sleep(Duration::from_millis(100));
-    let seen = setup.tap.frames().len();
-    thread::sleep(Duration::from_millis(300));
-    assert_eq!(setup.tap.frames().len(), seen);
+    is_quiet(setup.tap);
     daemon.stop();
 }
 
@@ -63,19 +69,20 @@ fn by_nftables_a_flow_that_is_closed_is_cut_off() {
 fn a_successor_uses_the_same_rules_and_no_packet_leaves_them() {
     let setup = setup();
     let daemon = setup.start_with(MechanismChoice::Nft);
-    let mut program = Program::pings(&setup.host, 400);
+    let mut program = Program::pings_on(&setup.host);
     daemon.run(&program, Wishes::default()).expect("a run");
     program.go();
     let address = open_address(&daemon);
     setup.until_written(address);
-    // The tap has also seen the packets before the flow by then.
-    setup.until_seen(address);
-    let seen = setup.tap.frames().len();
+    // The rules are there by then: what is sent from now on is in the flow.
+    setup.until_seen(address, SystemTime::UNIX_EPOCH);
+    let killed = SystemTime::now();
     daemon.kill();
     let daemon = setup.start();
     assert_eq!(daemon.status().mechanism, "nft");
     eventually("it is open", || daemon.flows().iter().any(|flow| flow.address == Some(address)));
-    assert!(setup.destinations(seen + 10)[seen..].iter().all(|destination| *destination == address));
+    setup.go_to(address);
+    setup.went_to(address, killed);
     assert_eq!((setup.switch.leases().len(), setup.tables()), (1, 2));
     drop(program);
     setup.switch.wait_for_leases(0);
@@ -86,11 +93,11 @@ fn a_successor_uses_the_same_rules_and_no_packet_leaves_them() {
 fn a_successor_that_is_told_another_mechanism_keeps_the_flows_and_removes_the_rules() {
     let setup = setup();
     let daemon = setup.start_with(MechanismChoice::Nft);
-    let mut program = Program::pings(&setup.host, 400);
+    let mut program = Program::pings_on(&setup.host);
     daemon.run(&program, Wishes::default()).expect("a run");
     program.go();
     let address = open_address(&daemon);
-    thread::sleep(Duration::from_millis(100));
+    setup.until_written(address);
     daemon.kill();
     let daemon = setup.start_with(MechanismChoice::Bpf);
     assert_eq!((daemon.status().mechanism.as_str(), setup.tables()), ("bpf", 0));
@@ -109,7 +116,7 @@ fn where_the_kernel_refuses_bpf_nftables_are_used_and_nothing_is_pinned() {
     assert_eq!(daemon.stop(), Ended::Undone);
     let daemon = setup.start_without_bpf();
     assert_eq!((daemon.status().mechanism.as_str(), setup.is_pinned()), ("nft", false));
-    let mut program = Program::pings(&setup.host, 200);
+    let mut program = Program::pings_on(&setup.host);
     daemon.run(&program, Wishes::default()).expect("a run");
     program.go();
     let address = open_address(&daemon);
@@ -122,7 +129,7 @@ fn where_the_kernel_refuses_bpf_nftables_are_used_and_nothing_is_pinned() {
 fn a_successor_restores_rules_that_somebody_has_flushed() {
     let setup = setup();
     let daemon = setup.start_with(MechanismChoice::Nft);
-    let mut program = Program::pings(&setup.host, 400);
+    let mut program = Program::pings_on(&setup.host);
     daemon.run(&program, Wishes::default()).expect("a run");
     program.go();
     let address = open_address(&daemon);

@@ -1,7 +1,7 @@
 //! A host with a daemon, programs in its runs, a switch that answers, and what arrives there.
 
 use crate::switch::{SOON, Switch};
-use flowlane_client::protocol::{FlowView, Problem, RunRequest, RunView, Status, Wishes};
+use flowlane_client::protocol::{FlowView, Problem, ProblemCode, RunRequest, RunView, Status, Wishes};
 use flowlane_host::{
     command::Command,
     daemon::{Daemon, Ended, Options},
@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -76,6 +76,18 @@ impl Running {
         self.ask(|reply| Command::Run(process, request, reply))
     }
 
+    /// The same, anew as long as a busy switch did not answer in time.
+    pub fn run_with_a_switch(&self, program: &Program, wishes: &Wishes) -> Result<RunView, Problem> {
+        let give_up = Instant::now() + SOON;
+        loop {
+            eventually("a switch answers", || self.status().interfaces[0].service == Some(true));
+            match self.run(program, wishes.clone()) {
+                Err(problem) if problem.code == ProblemCode::NoService && Instant::now() < give_up => {}
+                result => return result,
+            }
+        }
+    }
+
     pub fn status(&self) -> Status {
         self.ask(|reply| Command::Status(None, reply)).expect("a status")
     }
@@ -109,6 +121,11 @@ impl Program {
 
     pub fn pings(host: &Host, count: u32) -> Self {
         Self::new(host, &format!("exec ping -q -n -i 0.05 -W 1 -c {count} 10.1.0.2"))
+    }
+
+    /// It goes on for longer than any test, so that its run does.
+    pub fn pings_on(host: &Host) -> Self {
+        Self::pings(host, 2_000)
     }
 
     pub fn pid(&self) -> i32 {
@@ -203,9 +220,22 @@ impl Setup {
         });
     }
 
-    /// Waits until a frame to this address has been seen.
-    pub fn until_seen(&self, address: Mac) {
-        eventually("a frame to it is seen", || self.tap.frames().iter().any(|frame| mac_at(frame, 0) == address));
+    /// Waits until a frame to this address has been seen that came after the time given. By the kernel's word: the tap may
+    /// read one later that came before.
+    pub fn until_seen(&self, address: Mac, since: SystemTime) {
+        eventually("a frame to it is seen", || {
+            self.frames_since(since).iter().any(|frame| mac_at(frame, 0) == address)
+        });
+    }
+
+    /// The frames to this address, of those that were read so far.
+    pub fn frames_to(&self, address: Mac) -> Vec<Frame> {
+        self.tap.frames().into_iter().filter(|frame| mac_at(frame, 0) == address).collect()
+    }
+
+    /// The frames that came after the time given, of those that were read so far.
+    pub fn frames_since(&self, since: SystemTime) -> Vec<Frame> {
+        self.tap.frames().into_iter().filter(|frame| frame.at > since).collect()
     }
 
     /// Whether something is pinned in the BPF file system for this daemon.
@@ -222,8 +252,14 @@ impl Setup {
 
     /// Whether the next frames go to this address.
     pub fn go_to(&self, address: Mac) {
-        let seen = self.tap.frames().len();
-        assert_eq!(self.destinations(seen + 5)[seen..seen + 5], [address; 5]);
+        self.went_to(address, SystemTime::now());
+    }
+
+    /// Whether all frames that came after the time given go to this address, and at least five did.
+    pub fn went_to(&self, address: Mac, since: SystemTime) {
+        eventually("frames are seen", || self.frames_since(since).len() >= 5);
+        let destinations: Vec<Mac> = self.frames_since(since).iter().map(|frame| mac_at(frame, 0)).collect();
+        assert!(destinations.iter().all(|destination| *destination == address), "{address}: {destinations:?}");
     }
 
     /// The destinations of so many frames.
@@ -231,6 +267,14 @@ impl Setup {
         let frames = self.tap.wait_for(count, SOON).expect("frames");
         frames.iter().map(|frame| mac_at(frame, 0)).collect()
     }
+}
+
+/// Whether no frame comes any more.
+pub fn is_quiet(tap: Tap) {
+    let since = SystemTime::now();
+    thread::sleep(Duration::from_millis(300));
+    let frames = tap.stop().expect("a capture").frames;
+    assert!(!frames.iter().any(|frame| frame.at > since), "{frames:02x?}");
 }
 
 pub fn mac_at(frame: &Frame, at: usize) -> Mac {
