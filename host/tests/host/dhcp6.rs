@@ -159,7 +159,9 @@ fn a_lease_that_is_granted_after_its_asker_has_gone_is_given_back() {
         }
         assert_eq!(asker.answer_within(Duration::from_millis(100)).await, None);
     });
-    assert_eq!((switch.asked().len(), switch.leases().len()), (1, 0));
+    // A busy switch is asked again, for the same.
+    assert!(switch.asked().iter().all(|request| request.key == switch.asked()[0].key), "{:?}", switch.asked());
+    assert_eq!(switch.leases(), []);
 }
 
 #[test]
@@ -275,7 +277,7 @@ fn leases_are_given_back_without_their_clients() {
         }
         asker.dhcp6 = Dhcp6::default();
         let interface = Interface::find("eth0", "run/").expect("eth0");
-        let left = timeout(SOON, release(&interface, &held, Duration::from_secs(2))).await;
+        let left = timeout(SOON, release(&interface, &held, Duration::from_secs(8))).await;
         assert_eq!(left.expect("in time").expect("sent"), 0);
     });
     assert_eq!(switch.leases(), []);
@@ -288,7 +290,7 @@ fn giving_back_to_a_switch_that_is_gone_ends_in_time() {
     on(&host, async |_| {
         let interface = Interface::find("eth0", "run/").expect("eth0");
         let held = Held { server: Duid::from_uuid([7; 16]), iaid: 1, first: Mac([0xa2, 0xf1, 0, 0, 0, 1]), count: 1 };
-        let left = timeout(Duration::from_secs(5), release(&interface, &[held], Duration::from_millis(400))).await;
+        let left = timeout(SOON, release(&interface, &[held], Duration::from_millis(400))).await;
         assert_eq!(left.expect("in time").expect("sent"), 1);
     });
 }
