@@ -16,7 +16,7 @@ use std::{
 };
 use tokio::time::timeout;
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(10);
 
 /// Run numbers are as good as process numbers for names that no other test has.
 fn number(place: u32) -> u32 {

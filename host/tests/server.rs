@@ -27,7 +27,7 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(10);
 
 /// A server whose commands the test answers.
 struct Lab {
