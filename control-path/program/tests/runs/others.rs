@@ -1,13 +1,13 @@
 //! What is none of a run's.
 
-use crate::setup::{MAC_A, REAL_B, Setup};
+use crate::setup::{MAC_A, PATIENCE, REAL_B, Setup};
 use flowlane_lab::{Injector, IpNet};
 use flowlane_vectors::frames::{ethernet, ethertype};
 use flowlane_wire::Mac;
 use std::{
     net::{SocketAddr, UdpSocket},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 #[test]
@@ -38,7 +38,18 @@ fn what_is_for_groups_or_for_neighbours_is_left_alone_even_where_flows_are_requi
         left_alone.iter().for_each(|frame| injector.send(frame).expect("sent"));
         // This one waits: the namespace is a run indeed.
         injector.send(&ethernet(REAL_B, MAC_A, &[], ethertype::IPV4, &udp_packet())).expect("sent");
+        // The neighbour is looked for before there is a packet to it that waits.
+        let (mut waiting, start) = (Vec::new(), Instant::now());
+        while waiting.len() < 2 && start.elapsed() < PATIENCE {
+            held.drain(100, |held| waiting.push(held.frame[30..34].to_vec()));
+            thread::sleep(Duration::from_millis(1));
+        }
+        let has = |frame: &Vec<u8>| tap.frames().iter().any(|seen| seen.bytes == *frame);
+        while !left_alone.iter().all(has) && start.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(1));
+        }
         thread::sleep(Duration::from_millis(50));
+        held.drain(100, |held| waiting.push(held.frame[30..34].to_vec()));
         let frames: Vec<Vec<u8>> = tap.stop().expect("a capture").frames.into_iter().map(|frame| frame.bytes).collect();
         for frame in &left_alone {
             assert!(frames.contains(frame), "{frame:02x?}\nis not among\n{frames:02x?}");
@@ -48,8 +59,6 @@ fn what_is_for_groups_or_for_neighbours_is_left_alone_even_where_flows_are_requi
         assert!(to_group([0x33, 0x33, 0, 0, 0, 0xfb]), "IPv6 multicast");
         assert!(frames.iter().any(|frame| frame[..6] == [0xff; 6] && frame[12..14] == [8, 6]), "ARP");
         assert!(frames.iter().any(|frame| frame[..6] == [0xff; 6] && frame[12..14] == [8, 0]), "broadcast");
-        let mut waiting = Vec::new();
-        held.drain(100, |held| waiting.push(held.frame[30..34].to_vec()));
         waiting.sort();
         assert_eq!(waiting, [[10, 1, 0, 2], [10, 1, 0, 9]]);
     });

@@ -1,6 +1,6 @@
 //! What becomes of a run's packets.
 
-use crate::setup::{Answering, FLOW, MAC_A, PATIENCE, REAL_B, Run, Setup, answered, open, socket_to, udp};
+use crate::setup::{Answering, FLOW, MAC_A, PATIENCE, REAL_B, Run, Setup, answered, never, open, socket_to, udp};
 use flowlane_lab::traffic;
 use flowlane_tables::RunState;
 use flowlane_wire::Mac;
@@ -48,8 +48,11 @@ fn the_first_packets_wait_and_arrive_in_order_before_those_behind_them() {
         let cgroup = net.cgroup();
         cgroup.add(&mut runs, Run::of(1));
         let tap = net.tap();
-        cgroup.run(|| (0..5).for_each(|number| udp(net, &[number])));
+        cgroup.run(|| udp(net, &[0]));
         let index = runs.index_of(&net.key(1)).expect("an entry that the program took") as usize;
+        // The others wait however long it takes to send them.
+        runs.flows()[index].until().store(never());
+        cgroup.run(|| (1..5).for_each(|number| udp(net, &[number])));
         assert_eq!(runs.flows()[index].state(), (RunState::Waiting { held: 5 }, false));
         assert_eq!(runs.flows()[index].key(), net.key(1));
         assert!(tap.frames().is_empty());

@@ -23,7 +23,7 @@ pub const FLOW: Mac = Mac([0x02, 0xf1, 0, 0, 0, 0x42]);
 pub const REAL_B: Mac = Mac([2, 0, 0, 0, 0, 0xb0]);
 pub const MAC_A: Mac = Mac([2, 0, 0, 0, 0, 0xa0]);
 const PORT: u16 = 7_777;
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A time that never comes.
 pub fn never() -> u64 {
