@@ -93,22 +93,38 @@ pub fn set(path: &str, value: &str) {
     std::fs::write(format!("/proc/sys/{path}"), value).unwrap_or_else(|error| panic!("{path}: {error}"));
 }
 
-/// Waits for something that must come to pass within 5 seconds.
+/// How long anything may take that must come to pass.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits for something that must come to pass.
 pub fn until(mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < Duration::from_secs(5), "it did not come to pass");
+        assert!(start.elapsed() < PATIENCE, "it did not come to pass");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// The next frames of a ring, until `enough` or until none comes for a while.
-pub fn collect(ring: &mut Ring, enough: usize) -> Vec<Vec<u8>> {
+/// The next frames of a ring, so many as there have to be.
+pub fn collect(ring: &mut Ring, expected: usize) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
-    while frames.len() < enough && ring.wait(Duration::from_millis(300)).expect("the interface is up") {
-        ring.receive(|batch| frames.extend(batch.iter().map(|frame| frame.bytes.to_vec())));
+    while frames.len() < expected && ring.wait(PATIENCE).expect("the interface is up") {
+        receive(ring, &mut frames);
     }
     frames
+}
+
+/// The same, and those that come all the same within a while.
+pub fn collect_all(ring: &mut Ring, expected: usize) -> Vec<Vec<u8>> {
+    let mut frames = collect(ring, expected);
+    while ring.wait(Duration::from_millis(300)).expect("the interface is up") {
+        receive(ring, &mut frames);
+    }
+    frames
+}
+
+fn receive(ring: &mut Ring, frames: &mut Vec<Vec<u8>>) {
+    ring.receive(|batch| frames.extend(batch.iter().map(|frame| frame.bytes.to_vec())));
 }
 
 fn is_up(name: &str) -> bool {
