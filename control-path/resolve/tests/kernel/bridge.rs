@@ -1,9 +1,10 @@
 //! Next hosts behind the ports of a bridge.
 
 use crate::ELSEWHERE;
-use crate::lab::{Namespace, Observer};
+use crate::lab::{Namespace, Observer, PATIENCE};
 use flowlane_resolve::{Reason, Resolution};
 use flowlane_wire::Mac;
+use std::time::{Duration, Instant};
 
 /// A switch with a bridge br0 (10.0.0.1) and hosts 10.0.0.11, .12, .13 on its ports p1, p2, p3.
 fn bridge_and_hosts() -> (Namespace, [Namespace; 3], [Mac; 3]) {
@@ -87,12 +88,17 @@ fn address_that_the_bridge_forgot_keeps_its_port_and_is_learned_again() {
         let ingress = observer.index("p1").await;
         let query = observer.watch("10.0.0.12", ingress).await;
         observer.found(query, macs[1], "p2", false).await;
-        observer.pass(std::time::Duration::from_millis(1500)).await;
+        observer.pass(Duration::from_millis(1500)).await;
         let told = observer.history.len();
         switch.ip("link set br0 type bridge fdb_flush");
-        observer.pass(std::time::Duration::from_millis(1500)).await;
+        // The neighbour is asked, so that the bridge learns its port.
+        let start = Instant::now();
+        while !learned(&switch, macs[1]) {
+            assert!(start.elapsed() < PATIENCE, "the bridge does not learn the port");
+            observer.pass(Duration::from_millis(50)).await;
+        }
+        observer.pass(Duration::from_millis(1500)).await;
         assert_eq!(observer.history.len(), told, "{:?}", &observer.history[told..]);
-        assert!(learned(&switch, macs[1]), "the neighbour was asked, so that the bridge learned its port");
     });
 }
 
