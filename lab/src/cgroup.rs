@@ -15,8 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long processes that were killed may take to be gone.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long processes that were killed may take to be gone, and what they leave to be removed.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A cgroup (version 2) of its own below the hierarchy's root. Dropping it kills all processes in it and in the cgroups
 /// below, and removes them.
@@ -85,8 +85,23 @@ impl Cgroup {
         while !self.processes()?.is_empty() && start.elapsed() < PATIENCE {
             thread::sleep(Duration::from_millis(2));
         }
+        // A process that is gone from the list leaves its cgroup a moment later.
+        while let Err(error) = self.remove_empty() {
+            if start.elapsed() >= PATIENCE {
+                return Err(error);
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    fn remove_empty(&self) -> Result<()> {
         for path in self.below()?.iter().rev().chain([&self.path]) {
-            fs::remove_dir(path).map_err(|reason| refused(path, "remove", reason))?;
+            match fs::remove_dir(path) {
+                // Somebody else has removed it in the meantime.
+                Err(reason) if reason.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.map_err(|reason| refused(path, "remove", reason))?,
+            }
         }
         Ok(())
     }
@@ -124,19 +139,29 @@ fn mount() -> Result<PathBuf> {
     })
 }
 
+/// What is removed while it is listed is not there.
 fn below(path: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
-    let entries = match fs::read_dir(path) {
-        Err(reason) if reason.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            found.push(entry.path());
-            below(&entry.path(), found)?;
+    match list(path) {
+        Err(reason) if matches!(reason.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(()),
+        directories => {
+            for directory in directories? {
+                found.push(directory.clone());
+                below(&directory, found)?;
+            }
+            Ok(())
         }
     }
-    Ok(())
+}
+
+fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut directories = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            directories.push(entry.path());
+        }
+    }
+    Ok(directories)
 }
 
 fn refused(path: &Path, action: &str, reason: io::Error) -> Error {

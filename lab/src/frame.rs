@@ -18,7 +18,7 @@ use std::{mem, panic};
 /// Room for the largest segment before it is cut into frames (`GSO_LEGACY_MAX_SIZE` and headers).
 const LARGEST: usize = 66_000;
 /// How many octets of frames may wait in the kernel for the tap's thread.
-const BACKLOG: usize = 16 << 20;
+const BACKLOG: usize = 64 << 20;
 /// How often the tap's thread looks whether it shall stop, in milliseconds.
 const GLANCE: u8 = 20;
 /// An interface that takes no frame for so long is stuck.
