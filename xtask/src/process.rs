@@ -12,8 +12,10 @@ use std::{
     time::Duration,
 };
 
+/// How often it is looked whether a silent program has ended.
+const GLANCE: Duration = Duration::from_millis(500);
 /// How long output may still come after a program has ended: whatever it left running may hold the pipe open for ever.
-const DRAIN: Duration = Duration::from_millis(500);
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// The cargo that started this program.
 pub fn cargo() -> Command {
@@ -53,13 +55,16 @@ pub fn output(command: &mut Command) -> Result<String, Error> {
 pub fn lines(command: &mut Command, mut each: impl FnMut(&str)) -> Result<(), Error> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(not_started(command))?;
     let lines = read_lines(&mut child);
+    let mut patience = GLANCE;
     let status = loop {
-        match lines.recv_timeout(DRAIN) {
+        match lines.recv_timeout(patience) {
             Ok(line) => each(&line),
             Err(RecvTimeoutError::Disconnected) => break child.wait(),
             // Silence: either the program is at work, or it has ended and the pipe is in other hands.
             Err(RecvTimeoutError::Timeout) => match child.try_wait() {
                 Ok(None) => {}
+                // What it has written last may not have been read yet.
+                Ok(Some(_)) if patience < DRAIN => patience = DRAIN,
                 ended => break ended.map(Option::unwrap_or_default),
             },
         }
