@@ -202,6 +202,11 @@ pub fn socket_to(net: &Setup) -> UdpSocket {
     net.a.run(connect).expect("a thread").expect("a socket")
 }
 
+/// The packets of a destination wait however long it takes to answer: else they are sent again meanwhile, and pass as they are.
+pub fn wait_for_ever(net: &Setup, runs: &mut Runs) {
+    runs.want(&net.key(1), false, never()).expect("room");
+}
+
 /// Answers what waits, while `work` is done.
 pub fn answered<T: Send>(net: &Setup, runs: &Runs, held: &mut HeldPackets, work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
@@ -214,6 +219,17 @@ pub fn answered<T: Send>(net: &Setup, runs: &Runs, held: &mut HeldPackets, work:
         }
         work.join().expect("the thread's work")
     })
+}
+
+/// Whether a TCP connection's frames have all left in its flow. The last acknowledgement may be of a socket that is gone, and then
+/// is the kernel's own, sent once more as often as the other end says that it ends.
+pub fn leave_by_flow(net: &Setup, frames: &[Frame]) -> bool {
+    let of_flow = frames.iter().take_while(|frame| mac(&frame.bytes, 0) == FLOW).count();
+    let (tcp, last) = (net.headers() as usize - 8, &frames[of_flow..]);
+    // From the sequence number to the flags.
+    let what = |frame: &Frame| frame.bytes[tcp + 4..tcp + 14].to_vec();
+    let is_of_no_socket = |frame: &Frame| mac(&frame.bytes, 0) != FLOW && frame.bytes.len() < 100;
+    last.iter().all(|frame| is_of_no_socket(frame) && what(frame) == what(&last[0]))
 }
 
 pub fn mac(frame: &[u8], at: usize) -> Mac {
