@@ -1,7 +1,7 @@
 //! What the claims say about frames, on real wires: fields, ports, tags, subnets, the end of a lease.
 
 use crate::{
-    lab::{Lab, SOON, eventually, flow_from_a, ip, mac, mac_of, net, ping, settings, use_flow},
+    lab::{Lab, SOON, eventually, flow_from_a, ip, known_flow_from_a_to_b, mac, mac_of, net, ping, settings, use_flow},
     on,
     packet::{sent_on, tagged, tap, udp, udp6},
 };
@@ -177,8 +177,7 @@ fn a_flow_ends_with_its_lease_and_lives_on_when_it_is_renewed() {
 fn a_flow_ends_with_its_lease_while_the_switch_is_dead() {
     let lab = Lab::new();
     let mut switch = lab.switch_with(&format!("{}[lease]\nmin = \"6s\"\ndefault = \"6s\"\n", settings("tc")));
-    flow_from_a(&lab, &switch, "10.1.0.1");
-    ping(&lab.a, "10.2.0.2", 1);
+    known_flow_from_a_to_b(&lab, &switch);
     switch.kill();
     ping(&lab.a, "10.2.0.2", 1);
     thread::sleep(Duration::from_millis(7_500));

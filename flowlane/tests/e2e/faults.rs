@@ -2,7 +2,10 @@
 
 use crate::{
     daemon::{Daemon, PROGRAM, ends},
-    lab::{Lab, SOON, alone, eventually, flow_from_a, host, ip, mac, mac_of, ping, settings, use_flow},
+    lab::{
+        Lab, SOON, alone, eventually, flow_from_a, host, ip, known_flow_from_a_to_b, mac, mac_of, ping, settings,
+        use_flow,
+    },
     on, packet,
     stream::Stream,
 };
@@ -83,8 +86,7 @@ fn stopped_under_traffic_it_loses_nothing(executor: &str) {
 
 fn ended_under_traffic(executor: &str, times: u32, end: fn(&mut Daemon)) {
     let (lab, mut switch) = Lab::with_switch(executor);
-    flow_from_a(&lab, &switch, "10.1.0.1");
-    ping(&lab.a, "10.2.0.2", 1);
+    known_flow_from_a_to_b(&lab, &switch);
     switch.api.open(json!({ "port": "pc", "client": "another", "destination": "10.2.0.2", "rate": 1_000_000 }));
     eventually("both are resolved", || switch.api.get("/v1/flows").to_string().matches("\"resolved\"").count() == 2);
     let before = what_stays(&switch);
@@ -159,8 +161,7 @@ fn flows_go_on_when_another_executor_takes_over() {
 #[test]
 fn killed_on_af_xdp_the_kernel_goes_on() {
     let (lab, mut switch) = Lab::with_switch("af-xdp");
-    flow_from_a(&lab, &switch, "10.1.0.1");
-    ping(&lab.a, "10.2.0.2", 1);
+    known_flow_from_a_to_b(&lab, &switch);
     let before = what_stays(&switch);
     // So few that the ring has room for all that come while the process does not get the processor.
     let stream = Stream::start(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 500);
@@ -231,8 +232,7 @@ fn a_port_whose_frames_are_too_long_for_af_xdp_says_so() {
 #[test]
 fn between_the_kernels_executors_nothing_is_lost() {
     let (lab, mut switch) = Lab::with_switch("tc");
-    flow_from_a(&lab, &switch, "10.1.0.1");
-    ping(&lab.a, "10.2.0.2", 1);
+    known_flow_from_a_to_b(&lab, &switch);
     for executor in ["xdp", "tc"] {
         let stream = Stream::start(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 5_000);
         switch.terminate();
@@ -248,8 +248,7 @@ fn between_the_kernels_executors_nothing_is_lost() {
 fn a_port_that_is_configured_no_more_is_a_plain_interface_again() {
     let (lab, mut switch) = Lab::with_switch("tc");
     let gone = switch.api.open_on("pc", "of the port that goes");
-    flow_from_a(&lab, &switch, "10.1.0.1");
-    ping(&lab.a, "10.2.0.2", 1);
+    known_flow_from_a_to_b(&lab, &switch);
     let stream = Stream::start(lab.a.netns(), lab.b.netns(), ip("10.2.0.2"), 2_000);
     switch.terminate();
     switch.configure("slots = 1024\nexecutor = \"tc\"\n[[port]]\ninterface = \"pa\"\n[[port]]\ninterface = \"pb\"\n");
@@ -346,8 +345,7 @@ fn a_store_of_another_block_is_refused() {
 #[test]
 fn a_second_switch_of_the_same_name_is_refused_and_the_first_goes_on() {
     let (lab, switch) = Lab::with_switch("tc");
-    flow_from_a(&lab, &switch, "10.1.0.1");
-    ping(&lab.a, "10.2.0.2", 1);
+    known_flow_from_a_to_b(&lab, &switch);
     let before = what_stays(&switch);
 
     let same = switch.fails();

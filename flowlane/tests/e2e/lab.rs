@@ -117,6 +117,15 @@ pub fn flow_from_a(lab: &Lab, switch: &Daemon, router: &str) -> String {
     flow
 }
 
+/// Host `a`'s packets to its router go into a new flow that leads to `b`, also while the switch's process is not there.
+pub fn known_flow_from_a_to_b(lab: &Lab, switch: &Daemon) -> String {
+    let flow = flow_from_a(lab, switch, "10.1.0.1");
+    ping(&lab.a, "10.2.0.2", 1);
+    // The first packets are sent before the table says where the next ones go.
+    eventually("it is resolved", || switch.api.flow(&flow)["state"] == "resolved");
+    flow
+}
+
 /// All of `count` echo requests are answered.
 pub fn ping(host: &Host, to: &str, count: u32) {
     let report = traffic::ping(host.netns(), ip(to), count, None, SOON).expect("sent");
