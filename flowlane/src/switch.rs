@@ -230,7 +230,6 @@ impl Switch {
         let answers = self.hops.timeout(&self.ports);
         self.answered_all(answers);
         self.announcements.timeout(now, self.leases.allotter(), &self.tables, &mut self.ports);
-        self.ports.attach_again(now).into_iter().for_each(|port| self.port_moved(port));
     }
 
     fn deadline(&self, now: Instant) -> Instant {
@@ -239,14 +238,7 @@ impl Switch {
         let leases_and_hops = [self.leases.deadline(), self.hops.deadline()].map(|deadline| deadline.map(at));
         let (ways, turns) = (self.ways.deadline(), self.turns.deadline(now));
         let others = [self.flows.deadline(), self.flagged.deadline(), ways, turns, Some(self.announcements.deadline())];
-        leases_and_hops
-            .into_iter()
-            .chain(others)
-            .chain([self.ports.deadline()])
-            .flatten()
-            .min()
-            .unwrap_or(hour)
-            .min(hour)
+        leases_and_hops.into_iter().chain(others).flatten().min().unwrap_or(hour).min(hour)
     }
 
     /// Starts what waits for leases, and gives the answers that need no commit.
@@ -352,16 +344,11 @@ impl Switch {
                     true
                 });
                 if let Some(port) = self.ports.of_ifindex(link.ifindex).filter(|_| moved) {
-                    self.port_moved(port);
+                    self.hops.set_static_routes(&self.ports);
+                    self.hops.port_moved(port, &self.ports);
                 }
             }
         }
-    }
-
-    /// A port has another interface, or another handler of its frames.
-    fn port_moved(&mut self, port: PortId) {
-        self.hops.set_static_routes(&self.ports);
-        self.hops.port_moved(port, &self.ports);
     }
 
     fn answered_all(&mut self, answers: Vec<(Target, Answer)>) {

@@ -17,11 +17,7 @@ use flowlane_resolve::{LinkState, StaticRoute};
 use flowlane_tables::{PortEntry, PortFlags};
 use flowlane_userspace::{Transmitters, Work, Worker};
 use flowlane_wire::{Flag, Mac, PortId};
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::mpsc::{Sender, UnboundedSender};
 
 /// One port.
@@ -79,12 +75,7 @@ pub struct Ports {
     to_loop: ToLoop,
     transmitters: Transmitters,
     inputs: UnboundedSender<Input>,
-    /// When ports that could not be attached are tried again.
-    again: Instant,
 }
-
-/// How often it is tried to attach what could not be: whatever has been in the way may have gone.
-const AGAIN: Duration = Duration::from_secs(5);
 
 impl Ports {
     /// The configured ports, without interfaces yet.
@@ -111,8 +102,7 @@ impl Ports {
         };
         let ports = config.ports.iter().map(|(number, config)| (*number, port(config))).collect();
         let to_loop = ToLoop { queue: from_workers, to_linux };
-        let (transmitters, again) = (Transmitters::default(), Instant::now());
-        Self { ports, tables, kernel, config, to_loop, transmitters, inputs, again }
+        Self { ports, tables, kernel, config, to_loop, transmitters: Transmitters::default(), inputs }
     }
 
     /// All ports, by number.
@@ -194,29 +184,14 @@ impl Ports {
         };
         let number = *number;
         let before = port.link.replace(link.clone());
-        let moved = port.is_unhandled() || before.as_ref().is_none_or(|before| before.ifindex != link.ifindex);
+        let unhandled = port.executor.is_none() && port.worker.is_none();
+        let moved = unhandled || before.as_ref().is_none_or(|before| before.ifindex != link.ifindex);
         self.program_port(number);
         if moved {
             self.attach(number, link)?;
             tracing::info!(port = link.name, executor = self.executor(number).map(Executor::name), "port attached");
         }
         Ok(moved)
-    }
-
-    /// When [`Ports::attach_again`] has something to do.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.ports.values().any(|port| port.link.is_some() && port.is_unhandled()).then_some(self.again)
-    }
-
-    /// Tries once more to have the frames of all ports handled. Those where it succeeds.
-    pub fn attach_again(&mut self, now: Instant) -> Vec<PortId> {
-        if self.deadline().is_none_or(|due| now < due) {
-            return Vec::new();
-        }
-        let unhandled = self.ports.iter().filter(|(_, port)| port.is_unhandled());
-        let links: Vec<_> = unhandled.filter_map(|(number, port)| Some((*number, port.link.clone()?))).collect();
-        let attached = links.into_iter().filter(|(_, link)| self.link_changed(link).unwrap_or(false));
-        attached.map(|(number, _)| number).collect()
     }
 
     /// Takes note that an interface is gone. The port it was, if it was one.
@@ -362,7 +337,6 @@ impl Ports {
         }
         if result.is_err() {
             self.program_port(number);
-            self.again = Instant::now() + AGAIN;
         }
         let Some(port) = self.ports.get_mut(&number) else { return result };
         let problem = result.as_ref().err().map(ToString::to_string);
@@ -539,11 +513,6 @@ impl Port {
     }
 
     /// Whether it adds the virtual-circuit flag to packets (claim 23).
-    /// Whether nobody handles its frames.
-    fn is_unhandled(&self) -> bool {
-        self.executor.is_none() && self.worker.is_none()
-    }
-
     fn adds_flag(&self) -> bool {
         self.config.flag.is_some_and(|flag| flag.role == FlagRole::Add)
     }

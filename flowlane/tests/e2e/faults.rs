@@ -229,28 +229,6 @@ fn a_port_whose_frames_are_too_long_for_af_xdp_says_so() {
     assert_eq!(switch.api.port("pb")["executor"], "af-xdp", "the others work");
 }
 
-/// An interface has one XDP program at a time.
-#[test]
-fn a_port_that_is_taken_is_attached_when_it_is_free() {
-    let lab = Lab::new();
-    let ports = |ports: [&str; 2]| {
-        let ports = ports.map(|port| format!("[[port]]\ninterface = \"{port}\"\n")).concat();
-        format!("slots = 64\nexecutor = \"xdp\"\n{ports}")
-    };
-    let first = lab.switch_with(&ports(["pa", "pb"]));
-    let second = lab.switch_with(&ports(["pb", "pc"]));
-    let at = |port: &str| second.api.port(port);
-    assert_eq!((&at("pb")["executor"], &at("pc")["executor"]), (&json!(null), &json!("xdp")));
-    assert!(at("pb")["problem"].as_str().is_some_and(|problem| problem.contains("pb")), "{}", at("pb"));
-    drop(first);
-    eventually("it is attached", || at("pb")["executor"] == "xdp");
-    assert_eq!(at("pb")["problem"], json!(null));
-    let back = second.api.open(json!({ "port": "pb", "client": "b", "destination": "10.3.0.2" }));
-    use_flow(&lab.b, "10.2.0.1", &back);
-    ping(&lab.b, "10.3.0.2", 3);
-    eventually("it is counted", || second.api.flow(&back)["packets"] == 3);
-}
-
 #[test]
 fn between_the_kernels_executors_nothing_is_lost() {
     let (lab, mut switch) = Lab::with_switch("tc");
