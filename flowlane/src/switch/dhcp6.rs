@@ -61,8 +61,6 @@ struct Listener {
     /// Answers have permits of their own: hosts that flood the port keep none away.
     answers: Arc<Semaphore>,
     dropped: Arc<AtomicU64>,
-    /// Whether the socket was empty when messages were taken last.
-    was_emptied: bool,
 }
 
 impl Dhcp6Port {
@@ -79,8 +77,7 @@ impl Dhcp6Port {
         let (outbox, outgoing) = mpsc::unbounded_channel();
         let [questions, answers] = [(); 2].map(|()| Arc::new(Semaphore::new(UNANSWERED)));
         let dropped = Arc::new(AtomicU64::new(0));
-        let (own, was_emptied) = (Arc::clone(&dropped), true);
-        let listener = Listener { port, socket, inputs, serves, questions, answers, dropped: own, was_emptied };
+        let listener = Listener { port, socket, inputs, serves, questions, answers, dropped: Arc::clone(&dropped) };
         Ok(Self { outbox, dropped, task: tokio::spawn(listener.run(outgoing)) })
     }
 
@@ -165,7 +162,7 @@ impl Listener {
             sleep_until(rests_until.into()).await;
         }
         let mut ready = self.socket.readable_mut().await.ok()?;
-        let (mut dropped, mut is_emptied) = (0, false);
+        let mut dropped = 0;
         for _ in 0..BURST {
             match ready.get_inner_mut().recv() {
                 Ok(Some(datagram)) if datagram.answer || self.serves => {
@@ -178,18 +175,15 @@ impl Listener {
                 Ok(Some(_)) => {}
                 Ok(None) => {
                     ready.clear_ready();
-                    is_emptied = true;
                     break;
                 }
                 Err(PortError::InterfaceDown(_)) => {}
                 Err(_) => return None,
             }
         }
-        // The kernel drops messages when the socket is full, which can not be emptied at once then.
-        let by_kernel = !(is_emptied && self.was_emptied);
-        let by_kernel = if by_kernel { self.socket.get_ref().take_dropped().unwrap_or(0) } else { 0 };
-        self.dropped.fetch_add(by_kernel + dropped as u64, Ordering::Relaxed);
-        self.was_emptied = is_emptied;
+        // With what the kernel has dropped since, which it does where messages come faster than they are taken.
+        let all = self.socket.get_ref().take_dropped().unwrap_or(0) + dropped as u64;
+        self.dropped.fetch_add(all, Ordering::Relaxed);
         Some(dropped)
     }
 }
