@@ -111,3 +111,29 @@ pub(crate) fn fd(map: &Map) -> Result<BorrowedFd<'_>, ProgramError> {
         _ => Err(ProgramError::Incomplete("array map")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aya::sys::SyscallError;
+
+    fn refused(errno: Errno) -> Result<(), AttachError> {
+        Err(SyscallError { call: "bpf", io_error: errno.into() }.into())
+    }
+
+    #[test]
+    fn what_a_signal_interrupts_is_done_again_and_nothing_else_is() {
+        for (errnos, attempts, succeeds) in [
+            (&[Errno::EAGAIN, Errno::EINTR][..], 3, true),
+            (&[Errno::EAGAIN, Errno::EPERM], 2, false),
+            (&[Errno::EAGAIN; 20], ATTEMPTS, false),
+        ] {
+            let mut count = 0;
+            let done = uninterrupted(|| {
+                count += 1;
+                errnos.get(count as usize - 1).map_or(Ok(()), |errno| refused(*errno))
+            });
+            assert_eq!((count, done.is_ok()), (attempts, succeeds), "{errnos:?}");
+        }
+    }
+}
