@@ -232,10 +232,7 @@ fn a_daemon_that_stops_undoes_everything_and_the_program_goes_on() {
 fn a_flow_that_is_closed_is_cut_off() {
     let setup = setup();
     let daemon = setup.start();
-    let mut program = Program::pings_on(&setup.host);
-    daemon.run(&program, Wishes::default()).expect("a run");
-    program.go();
-    let address = open_address(&daemon);
+    let (_program, address) = setup.program_in_a_flow(&daemon);
     let closed = daemon.ask(|reply| Command::Close(None, address, reply)).expect("closed");
     assert_eq!((closed.address, closed.state.as_str()), (Some(address), "cut"));
     setup.switch.wait_for_leases(0);
@@ -250,10 +247,7 @@ fn a_flow_that_is_closed_is_cut_off() {
 fn a_user_neither_sees_nor_closes_the_flows_of_others() {
     let setup = setup();
     let daemon = setup.start();
-    let mut program = Program::pings_on(&setup.host);
-    daemon.run(&program, Wishes::default()).expect("a run");
-    program.go();
-    let address = open_address(&daemon);
+    let (_program, address) = setup.program_in_a_flow(&daemon);
     let other = Some(getuid().as_raw() + 1);
     let status = daemon.ask(|reply| Command::Status(other, reply)).expect("a status");
     assert_eq!(status.runs, []);

@@ -53,10 +53,7 @@ fn by_nftables_what_requires_flows_sends_nothing_without() {
 fn by_nftables_a_flow_that_is_closed_is_cut_off() {
     let setup = setup();
     let daemon = setup.start_with(MechanismChoice::Nft);
-    let mut program = Program::pings_on(&setup.host);
-    daemon.run(&program, Wishes::default()).expect("a run");
-    program.go();
-    let address = open_address(&daemon);
+    let (_program, address) = setup.program_in_a_flow(&daemon);
     daemon.ask(|reply| Command::Close(None, address, reply)).expect("closed");
     setup.switch.wait_for_leases(0);
     thread::sleep(Duration::from_millis(100));
@@ -69,10 +66,7 @@ fn by_nftables_a_flow_that_is_closed_is_cut_off() {
 fn a_successor_uses_the_same_rules_and_no_packet_leaves_them() {
     let setup = setup();
     let daemon = setup.start_with(MechanismChoice::Nft);
-    let mut program = Program::pings_on(&setup.host);
-    daemon.run(&program, Wishes::default()).expect("a run");
-    program.go();
-    let address = open_address(&daemon);
+    let (program, address) = setup.program_in_a_flow(&daemon);
     setup.until_written(address);
     // The rules are there by then: what is sent from now on is in the flow.
     setup.until_seen(address, SystemTime::UNIX_EPOCH);
@@ -93,10 +87,7 @@ fn a_successor_uses_the_same_rules_and_no_packet_leaves_them() {
 fn a_successor_that_is_told_another_mechanism_keeps_the_flows_and_removes_the_rules() {
     let setup = setup();
     let daemon = setup.start_with(MechanismChoice::Nft);
-    let mut program = Program::pings_on(&setup.host);
-    daemon.run(&program, Wishes::default()).expect("a run");
-    program.go();
-    let address = open_address(&daemon);
+    let (_program, address) = setup.program_in_a_flow(&daemon);
     setup.until_written(address);
     daemon.kill();
     let daemon = setup.start_with(MechanismChoice::Bpf);
@@ -116,10 +107,7 @@ fn where_the_kernel_refuses_bpf_nftables_are_used_and_nothing_is_pinned() {
     assert_eq!(daemon.stop(), Ended::Undone);
     let daemon = setup.start_without_bpf();
     assert_eq!((daemon.status().mechanism.as_str(), setup.is_pinned()), ("nft", false));
-    let mut program = Program::pings_on(&setup.host);
-    daemon.run(&program, Wishes::default()).expect("a run");
-    program.go();
-    let address = open_address(&daemon);
+    let (_program, address) = setup.program_in_a_flow(&daemon);
     thread::sleep(Duration::from_millis(100));
     setup.go_to(address);
     assert_eq!((daemon.stop(), setup.tables()), (Ended::Undone, 0));
@@ -129,10 +117,7 @@ fn where_the_kernel_refuses_bpf_nftables_are_used_and_nothing_is_pinned() {
 fn a_successor_restores_rules_that_somebody_has_flushed() {
     let setup = setup();
     let daemon = setup.start_with(MechanismChoice::Nft);
-    let mut program = Program::pings_on(&setup.host);
-    daemon.run(&program, Wishes::default()).expect("a run");
-    program.go();
-    let address = open_address(&daemon);
+    let (_program, address) = setup.program_in_a_flow(&daemon);
     setup.until_written(address);
     daemon.kill();
     let flushed = setup.host.netns().command("nft").args(["flush", "ruleset"]).status().expect("nft");

@@ -182,6 +182,15 @@ impl Setup {
         (daemon, program, cgroup)
     }
 
+    /// A program that goes on for longer than any test, and the address of its flow.
+    pub fn program_in_a_flow(&self, daemon: &Running) -> (Program, Mac) {
+        let mut program = Program::pings_on(&self.host);
+        daemon.run(&program, Wishes::default()).expect("a run");
+        program.go();
+        let address = open_address(daemon);
+        (program, address)
+    }
+
     /// The kernel refuses BPF to this one.
     pub fn start_without_bpf(&self) -> Running {
         Running::start(&self.host, self.at.path(), MechanismChoice::Auto, || refuse_bpf(None), || {})
