@@ -116,7 +116,7 @@ pub fn run(repository: &Repository, options: &Options) -> Result<ExitCode, Error
 }
 
 /// Builds tests, and waits until the disk has what was written: leases are durable before they are acknowledged, and would
-/// otherwise wait for it, some for seconds.
+/// otherwise wait for it.
 fn build(which: &[&str]) -> Result<(), Error> {
     process::run(process::cargo().args(["test", "--no-run"]).args(which))?;
     process::run(&mut Command::new("sync"))

@@ -3,8 +3,7 @@
 use crate::{
     Error, Outcome, Stage,
     network::{Network, injector, mac_of, settings, udp},
-    switch::Counts,
-    switch::wait,
+    switch::{Counts, wait},
 };
 use flowlane_lab::Mac;
 use serde_json::json;
