@@ -41,8 +41,9 @@ on! {
 /// The payload of a numbered frame is this and the number, in 8 octets.
 const NUMBERED: &[u8; 8] = b"numbered";
 /// Numbered frames in a second.
-const ON_THEIR_WAY: Duration = Duration::from_secs(3);
 const RATE: u64 = 1_000;
+/// How long frames may be on their way when the last one has been sent.
+const ON_THEIR_WAY: Duration = Duration::from_secs(3);
 
 /// The lab, with two more hosts behind one port: a Linux bridge is between.
 struct Wide {
